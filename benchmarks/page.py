@@ -36,6 +36,7 @@ COMMANDS = {
     "scale_out": "scale_out.py",
     "server_overhead": "server_overhead.py",
     "generation": "generation.py",
+    "stream_cpu": "stream_cpu.py --guidellm guidellm --aiperf aiperf",
     "openai_front_end": "openai_front_end.py",
     "capacity_accuracy": "capacity_accuracy.py",
     "soak": "soak.py --minutes 10",

@@ -1,7 +1,7 @@
 """Client CPU per streamed token: ours, of loops that only read, of peers.
 
     .venv/bin/python benchmarks/stream_cpu.py
-    .venv/bin/python benchmarks/stream_cpu.py --guidellm ~/peers/bin/guidellm
+    .venv/bin/python benchmarks/stream_cpu.py --guidellm PROGRAM --aiperf PROGRAM
 
 Servers of plain sockets (`token_senders.py`) send each token in a packet of its own, so that each
 wakes the client's event loop, or whole answers at once. Our client is the one of a generator
@@ -15,13 +15,10 @@ as other work on the machine only adds.
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import Process, get_context
 from multiprocessing.queues import SimpleQueue
@@ -31,12 +28,11 @@ from typing import Any
 from bare_readers import BARE
 from client_process import PeerError
 from rows import Row, run_as_command, show, skip
+from token_peers import PEERS, PROMPT, peer_cpu_s
 from token_senders import TOKENS, serve
 
 KINDS = ("chat", "generate", "grpc")
-PROMPT = "say " * 32
 OURS = "harness"
-PEER_TIMEOUT_S = 300.0
 Measured = tuple[int, float]
 """Tokens and CPU seconds."""
 
@@ -85,16 +81,10 @@ def drive(port: int, kind: str, streams: int, seconds: float) -> tuple[int, floa
     slices.extend(recorder.take())
     cpu_s = time.process_time() - before_s
     failures = {kind: number for one in slices for kind, number in one.failures.items()}
-    if failures:
-        raise PeerError(f"{kind}: {failures}")
-    return sum(one.streams.output_tokens for one in slices), cpu_s
-
-
-def read_only(client: str, port: int, streams: int, seconds: float) -> Measured:
-    """Packets and CPU seconds of a bare loop."""
-    before_s = time.process_time()
-    packets = BARE[client](port, streams, seconds)
-    return packets, time.process_time() - before_s
+    tokens = sum(one.streams.output_tokens for one in slices)
+    if failures or not tokens:
+        raise PeerError(f"{kind}: {tokens} tokens, failures {failures}")
+    return tokens, cpu_s
 
 
 def in_own_process(client: str, port: int, kind: str, streams: int, seconds: float) -> Measured:
@@ -108,10 +98,11 @@ def in_own_process(client: str, port: int, kind: str, streams: int, seconds: flo
     return results.get()
 
 
-def _run(results: SimpleQueue[Measured], client: str, port: int, *how: Any) -> None:
-    kind, streams, seconds = how
+def _run(
+    results: SimpleQueue[Measured], client: str, port: int, kind: str, streams: int, seconds: float
+) -> None:
     if client in BARE:
-        results.put(read_only(client, port, streams, seconds))
+        results.put(BARE[client](port, streams, seconds))
         return
     from gevent import monkey
 
@@ -119,45 +110,11 @@ def _run(results: SimpleQueue[Measured], client: str, port: int, *how: Any) -> N
     results.put(drive(port, kind, streams, seconds))
 
 
-def guidellm_command(
-    program: str, port: int, streams: int, seconds: float, folder: str
-) -> list[str]:
-    """A closed loop of chats, as guidellm 0.8 takes it."""
-    prompts = Path(folder) / "prompts.jsonl"
-    prompts.write_text(f'{{"prompt": "{PROMPT}"}}\n' * 64)
-    backend = f"kind=openai_http,target=http://127.0.0.1:{port},model=m"
-    return [
-        *(program, "run", "--disable-console"),
-        *("--backend", f"{backend},request_format=/v1/chat/completions"),
-        *("--profile", f"kind=concurrent,streams={streams}"),
-        *("--constraint", f"kind=max_duration,seconds={seconds:g}"),
-        *("--data", f"kind=json_file,path={prompts}"),
-        *("--output", f"kind=json,path={folder}/out.json"),
-    ]
-
-
-PEERS: dict[str, Callable[[str, int, int, float, str], list[str]]] = {"guidellm": guidellm_command}
-
-
-def peer_cpu_s(client: str, program: str, port: int, streams: int, seconds: float) -> float:
-    """CPU seconds of a peer and of all its processes."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    with tempfile.TemporaryDirectory() as folder:
-        command = PEERS[client](program, port, streams, seconds, folder)
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, timeout=PEER_TIMEOUT_S, check=False
-        )
-    if done.returncode:
-        raise PeerError(f"{client} ended with status {done.returncode}: {done.stderr[-400:]!r}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
 def peer_measured(client: str, options: argparse.Namespace) -> Measured:
     """Tokens and CPU seconds of what a long run has more than a short one."""
     program, runs = getattr(options, client), []
     for seconds in (options.seconds, 4 * options.seconds):
-        with token_server("chat", options.gap_ms / 1e3) as (port, sent):
+        with token_server("chat", options.gaps_ms[0] / 1e3) as (port, sent):
             cpu_s = peer_cpu_s(client, program, port, options.streams, seconds)
             runs.append((sent.value, cpu_s))
     (few, short_s), (many, long_s) = runs
@@ -189,11 +146,12 @@ def measured(client: str, kind: str, gap_s: float, options: argparse.Namespace) 
 def main() -> int:
     """Measure in turns, and show a row for each client, interface and speed."""
     options = _parse(sys.argv[1:])
-    gap_s = options.gap_ms / 1e3
-    cases = [(OURS, kind, gap_s) for kind in KINDS]
-    cases += [(client, "chat", gap_s) for client in (*BARE, *PEERS)]
+    first_s, *further_s = [gap_ms / 1e3 for gap_ms in options.gaps_ms]
+    peers = [one for one in PEERS if getattr(options, one)]
+    cases = [(OURS, kind, first_s) for kind in KINDS]
+    cases += [(client, "chat", first_s) for client in (*BARE, *peers)]
+    cases += [(client, "chat", gap_s) for gap_s in further_s for client in (OURS, *BARE)]
     cases += [(OURS, kind, 0.0) for kind in KINDS]
-    cases = [one for one in cases if one[0] not in PEERS or getattr(options, one[0])]
     found: dict[tuple[str, str, float], list[Measured]] = {one: [] for one in cases}
     for turn in range(options.rounds):
         for case in cases:
@@ -201,7 +159,7 @@ def main() -> int:
                 continue  # its start alone takes longer than all the others' runs
             try:
                 found[case].append(measured(*case, options))
-            except (PeerError, subprocess.TimeoutExpired) as error:
+            except PeerError as error:
                 skip(case[0], error)
     rows = [_row(case, runs) for case, runs in found.items() if runs]
     title = f"Client CPU per streamed token ({options.streams} streams, {options.rounds} rounds)"
@@ -229,8 +187,15 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=8.0, help="of a run")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--streams", type=int, default=32)
-    parser.add_argument("--gap-ms", type=float, default=30.0, help="between packets of one stream")
-    parser.add_argument("--guidellm", metavar="PROGRAM", help="installed apart, to stand beside us")
+    parser.add_argument(
+        *("--gaps-ms", "--gap-ms"),
+        nargs="+",
+        type=float,
+        default=[30.0, 5.0],
+        help="between tokens of one stream; peers are measured at the first",
+    )
+    for peer in PEERS:
+        parser.add_argument(f"--{peer}", metavar="PROGRAM", help="installed apart, to stand beside")
     parser.add_argument("--json", type=Path, help="write the rows there")
     return parser.parse_args(arguments)
 
