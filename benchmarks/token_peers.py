@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 PROMPT = "say " * 32
-_PROMPTS = 64
+_PROMPTS = 4096
 _TIMEOUT_S = 300.0
 _WORDS = 400
 
