@@ -29,8 +29,7 @@ class SentEvent:
     text: str
     tokens: int
     written_ns: int = 0
-    """When that write had returned: the kernel had the bytes by then, and on this machine the
-    client's side of it too."""
+    """When the bytes had reached the client's socket at the latest (`timeline.delivered_ns`)."""
 
 
 @dataclass

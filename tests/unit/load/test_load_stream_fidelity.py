@@ -1,10 +1,11 @@
 """Every token's instant against the server's own record of when it sent it, request by request.
 
 The server (`tests/token_server`, a process of its own) notes CLOCK_MONOTONIC before the write that
-completes an event and after it. So however late the machine let it write, the truth is known to lie
-between the two; what is tested is the client's part, which ends at the kernel's receive time. The
-tokens are 40 ms apart and more, because the kernel merges what waits to be read: a client that the
-machine holds up for longer than that is no fault of it, and the test says so (`HeldUp`).
+completes an event, and once a datagram that it sends behind has come. So however late the machine
+let it write or handed the bytes on, the truth is known to lie between the two; what is tested is
+the client's part, which ends at the kernel's receive time. The tokens are 40 ms apart and more,
+because the kernel merges what waits to be read: a client that the machine holds up for longer than
+that is no fault of it, and the test says so (`HeldUp`).
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Measured:
 
     @property
     def first_off_ms(self) -> float:
-        """By how much the first token came later than its write had returned."""
+        """By how much the first token is told later than it can have come."""
         came_ns, sent = self.events[0]
         return off_ms(came_ns, sent.sent_ns, sent.written_ns)
 
