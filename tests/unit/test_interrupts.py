@@ -4,7 +4,13 @@ import signal
 import subprocess
 import sys
 
-WAITS = "import time; print('ready', flush=True); time.sleep(60)"
+# Not one long sleep: a signal that comes just before it is heeded when the sleep ends.
+WAITS = """
+import time
+print("ready", flush=True)
+for _ in range(6000):
+    time.sleep(0.01)
+"""
 
 
 def test_a_process_that_a_test_starts_heeds_ctrl_c():

@@ -2,11 +2,11 @@
 
 The library is `generate()` of a model loaded for this alone, greedy, asked each prompt by itself
 and all prompts as one batch padded on the left, without what its `generation_config` asks of
-answers (padding would count as repeated tokens): that is held against in `rules_parity.py`. The
-graph is given all prompts in one batch, each
-row behind its own length, and then token by token. In single precision every token must be the
-library's. A token may differ only where the library itself was undecided: where its two best
-logits are closer than rounding moves them; the row is compared up to there.
+answers (padding would count as repeated tokens): `rules_parity.py` compares that. The graph is
+given all prompts in one batch, each row behind its own length, and then token by token. In single
+precision every token must be the library's. A token may differ only where the library itself was
+undecided: where its two best logits are closer than rounding moves them; the row is compared up to
+there.
 
 int8 is another function: it is given the library's tokens, and asked what it would have written at
 each place. Of the tokens that the library chose by a margin it must keep nine in ten (the rule of
