@@ -82,9 +82,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFil
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files that take longest first: they are handed out in this order."""
+    """Put what takes longest first, single slow tests and then files: so it is handed out."""
     place = {name: at for at, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+    items.sort(key=lambda item: (not _takes_minutes(item), place.get(item.path.stem, len(place))))
+
+
+def _takes_minutes(item: pytest.Item) -> bool:
+    """Whether a slow test is given an hour or more."""
+    given = item.get_closest_marker("timeout")
+    is_slow = item.get_closest_marker("slow") is not None
+    return is_slow and given is not None and given.args[0] >= 3600
 
 
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
