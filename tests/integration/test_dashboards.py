@@ -74,8 +74,10 @@ def panels() -> list[Any]:
 class Scraped:
     """What Prometheus knows of the time in which the loads ran."""
 
-    def __init__(self, prometheus: PrometheusProcess, began_s: float) -> None:
+    def __init__(self, prometheus: PrometheusProcess, began_s: float, trials: int) -> None:
         self._prometheus, self._began_s = prometheus, began_s
+        self.trials = trials
+        """Of the first command: one that was not steady yet is measured once more."""
         self._ended_s = time.time()
 
     def ask(self, expr: str) -> list[dict[str, Any]]:
@@ -142,7 +144,7 @@ def scraped(
         wait_until(lambda: "harness_load_running 0.0" in page_of(web), lambda: page_of(web))
         for job in ("locust", "triton"):  # what they say at last
             prometheus.wait_for(f'timestamp(up{{job="{job}"}}) > {time.time()}')
-        yield Scraped(prometheus, began_s)
+        yield Scraped(prometheus, began_s, len(read_run(folder / "loaded").trials))
 
 
 def load(folder: Path, host: str, metrics: int) -> int:
@@ -152,7 +154,8 @@ def load(folder: Path, host: str, metrics: int) -> int:
     write_payloads(payloads, [{"input_ids": ids, "attention_mask": np.ones_like(ids)}])
     return run_command([
         "load", "--url", f"http://{host}", "--model", "classifier", "--payloads", str(payloads),
-        "--concurrency", "2", "--duration", "6", "--metrics-port", str(metrics), "--json",
+        "--concurrency", "2", "--duration", "6", "--metrics-port", str(metrics),
+        "--out", str(folder / "loaded"), "--json",
     ])  # fmt: skip
 
 
@@ -252,9 +255,10 @@ def total(scraped: Scraped, expr: str) -> float:
     return max(float(value) for one in scraped.ask(f"sum({expr})") for _, value in one["values"])
 
 
-def test_the_last_scrape_of_a_command_has_its_trial(scraped: Scraped) -> None:
+def test_the_last_scrape_of_a_command_has_its_trials(scraped: Scraped) -> None:
     """The page waits for one more reader before it goes."""
-    assert total(scraped, 'harness_trials_total{job="harness", variant="classifier"}') == 1
+    told = total(scraped, 'harness_trials_total{job="harness", variant="classifier"}')
+    assert told == scraped.trials > 0
 
 
 def test_the_client_counts_the_tokens_that_the_engine_wrote(scraped: Scraped) -> None:
