@@ -20,7 +20,7 @@ import gevent
 from locust.env import Environment
 from locust.runners import STATE_RUNNING, STATE_SPAWNING
 
-from harness.errors import GeneratorError, HarnessError, ObjectiveError, UsageError
+from harness.errors import GeneratorError, HarnessError, ObjectiveError, StorageError, UsageError
 from harness.load.generators.attendance import note_late
 from harness.load.generators.messages import (
     GeneratorAnswer,
@@ -63,6 +63,9 @@ class Fleet(Protocol):
     def drain(self, at_ns: int) -> None:
         """End the load at an instant of this process's clock; on return all of it was reported."""
 
+    def collect_records(self) -> None:
+        """After that: on return the records of its requests are where they were asked for."""
+
 
 class Watcher:
     """Whoever wants to know how a test goes overrides what it wants to hear; none may take long."""
@@ -104,7 +107,7 @@ class Conductor:
         self._fleet = fleet
         self._offered = tuple(environment.user_classes)
         """User classes that the command line did not leave out."""
-        self._start_ns = self._end_ns = 0
+        self._start_ns = self._drained_ns = self._end_ns = 0
         self._stopping = False
         """From the moment that the end is asked for: no phase begins any more."""
         events: Any = environment.events  # Locust's hooks are untyped
@@ -173,7 +176,7 @@ class Conductor:
     def take(self, worker: str, answer: GeneratorAnswer) -> None:
         """Take in what a process told of the running test."""
         if isinstance(answer, LoadEnded) and answer.records_problem:
-            logger.error("%s: %s", worker, answer.records_problem)
+            self.note_records_problem(worker, answer.records_problem)
         elif isinstance(answer, GeneratorFailed):
             self.fail(worker, answer.message, GeneratorError.exit_code)
         elif not isinstance(answer, LoadProgress):
@@ -183,6 +186,11 @@ class Conductor:
         elif self.results.add(worker, answer):
             for one in self.watchers:
                 one.reported(worker, answer)
+
+    def note_records_problem(self, worker: str, problem: str) -> None:
+        """Records that were asked for are not where they belong: an error at the command's end."""
+        logger.error("%s: %s", worker, problem)
+        self.environment.process_exit_code = StorageError.exit_code
 
     def fail(self, worker: str, message: str, exit_code: int) -> None:
         """A process cannot take part: say so where people look, and end the test."""
@@ -269,11 +277,13 @@ class Conductor:
         if self.results is not None and self.results.phase_at(end_s) != DRAINING:
             self._begin_at(self.results, DRAINING, end_s)
         self._fleet.drain(self._start_ns + round(end_s * 1e9))
+        self._drained_ns = time.monotonic_ns()
+        self._fleet.collect_records()
 
     def _on_test_stop(self, **_: Any) -> None:
         if self.plan is None or self.results is None or self._end_ns:
             return
-        self._end_ns = time.monotonic_ns()
+        self._end_ns = self._drained_ns
         self.results.attendance.over = True
         for one in self.watchers:
             one.test_ended()

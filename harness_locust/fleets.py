@@ -7,6 +7,7 @@ the orders of every load.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ BACK_WITHIN_S = 10.0
 """At the end, a worker that Locust calls missing is waited for so long after its last word."""
 JOINED_WITHIN_S = 5.0
 LOOK_EVERY_S = 0.1
+SOON_S = 1.0
+"""Records that take longer to come are told of."""
 NS = 1_000_000_000
 
 logger = logging.getLogger("harness")
@@ -85,6 +88,9 @@ class LocalFleet:
             self._part.end()
             self._part = None
 
+    def collect_records(self) -> None:
+        """This process has written them where they belong."""
+
 
 @dataclass
 class _Participant:
@@ -95,6 +101,8 @@ class _Participant:
     clock: ClockOffset | None = None
     """Its clock; known once it was told when the test starts."""
     drained: bool = False
+    records_kept: bool = False
+    """The master has the records of its requests, or has said why not."""
     gone: bool = False
     """Locust's master calls it missing, or has forgotten it."""
 
@@ -174,13 +182,28 @@ class WorkerFleet:
         _wait(lambda: not self._awaited(), longest_s + (at_ns - time.monotonic_ns()) / NS)
         for key in list(self._participants):
             self._note_end(key)
-        self._plan, self._test = None, ""
+        self._plan = None
+
+    def collect_records(self) -> None:
+        """Wait for the records that workers still send, as long as these are there."""
+        if self._order is not None and self._order.records is not None:
+            _wait(lambda: not self._sending(), SOON_S)
+            if late := self._sending():
+                logger.info("waiting for the records of %s", ", ".join(map(self._name, late)))
+            _wait(lambda: not self._sending(), math.inf)
+            for key, state in self._participants.items():
+                if not state.records_kept and state.clock is not None:
+                    self._lack_records(key, "its records did not come")
+        self._test, self._order = "", None
 
     def told(self, notice: Known) -> None:
         """Who comes and who goes Locust tells; one offset of a clock holds for a whole test."""
-        if isinstance(notice, RecordsKept) and notice.problem:
-            name = self._name(notice.worker)
-            logger.error("%s, test %s: %s", name, notice.load, notice.problem)
+        if not isinstance(notice, RecordsKept):
+            return
+        if notice.problem:
+            self._lack_records(notice.worker, notice.problem)
+        if notice.load == self._test and notice.worker in self._participants:
+            self._participants[notice.worker].records_kept = True
 
     def answered(self, worker: str, load: str, answer: bytes) -> None:
         """What a worker says to an order."""
@@ -199,9 +222,13 @@ class WorkerFleet:
         elif isinstance(said, LoadEnded):
             state.drained = True
             if said.records_problem:
-                logger.error("%s: %s", self._name(worker), said.records_problem)
+                self._lack_records(worker, said.records_problem)
         else:
             self._note_problem(worker, said)
+
+    def _lack_records(self, key: str, problem: str) -> None:
+        if self._conductor is not None:
+            self._conductor.note_records_problem(self._name(key), problem)
 
     def _note_problem(self, key: str, answer: GeneratorFailed) -> None:
         kind = UsageError if answer.exit_code == EXIT_USAGE else EnvironmentFailure
@@ -232,6 +259,14 @@ class WorkerFleet:
             key
             for key, state in list(self._participants.items())
             if not state.drained and not self._is_given_up(key)
+        ]
+
+    def _sending(self) -> list[str]:
+        """The processes whose records may still arrive."""
+        return [
+            key
+            for key, state in list(self._participants.items())
+            if state.drained and not state.records_kept and not self._is_given_up(key)
         ]
 
     def _is_gone(self, key: str) -> bool:

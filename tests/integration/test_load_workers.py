@@ -22,11 +22,13 @@ from locust_site import Site
 from numpy.typing import NDArray
 
 from harness import hdr
+from harness.errors import EnvironmentFailure
 from harness.runs.folder import read_run
 from tests.stored_records import histogram_of_records
 
 LATE = """
-import sys, time
+import os, sys, time
+import gevent
 sys.path.insert(0, {locustfiles!r})
 from locustfile import *
 from locust.runners import WorkerRunner
@@ -36,10 +38,15 @@ heard = WorkerRunner.handle_message
 def hear(self, msg):
     if msg.type == "spawn":
         time.sleep(0.7)  # nothing in this process goes on
+    if msg.type == "harness_need":
+        {asked_for_records}
     heard(self, msg)
 
 WorkerRunner.handle_message = hear
 """
+
+SENDS_LATE = "gevent.sleep(3.0)  # longer than the master takes to leave"
+DIES = "os._exit(1)"
 
 ELSEWHERE = """
 import sys, time
@@ -66,6 +73,14 @@ def completed_ns(records: Path) -> NDArray[np.int64]:
     return np.concatenate(parts)
 
 
+def late_worker(folder: Path, asked_for_records: str) -> Path:
+    """A locustfile whose worker hears of users late, and does so when the master wants records."""
+    path = folder / "late.py"
+    locustfiles = str(checkout() / "locustfiles")
+    path.write_text(LATE.format(locustfiles=locustfiles, asked_for_records=asked_for_records))
+    return path
+
+
 CLOSED = ("--users", "4", "--spawn-rate", "4")
 OPEN = ("--rate", "120", "--arrivals", "constant", "--run-time", "2s")
 
@@ -77,8 +92,7 @@ OPEN = ("--rate", "120", "--arrivals", "constant", "--run-time", "2s")
 def test_what_a_phase_holds_is_what_ended_in_it_though_a_worker_hears_late(
     server: FakeServer, tmp_path: Path, load: tuple[str, ...]
 ) -> None:
-    late = tmp_path / "late.py"
-    late.write_text(LATE.format(locustfiles=str(checkout() / "locustfiles")))
+    late = late_worker(tmp_path, SENDS_LATE)
     records = tmp_path / "records"
     arguments = plan(server, tmp_path, "--records", str(records), *load)
     fleet = Fleet(tmp_path, *arguments, worker_cwd=tmp_path, locustfile=late)
@@ -96,6 +110,21 @@ def test_what_a_phase_holds_is_what_ended_in_it_though_a_worker_hears_late(
     assert sum(told.values()) == len(ended) == len(server.served)
     assert len(ended) == 240 if load is OPEN else told["measured"] > 0
     assert all(one["clock_error_s"] == 0 for one in document["workers"])
+
+
+@pytest.mark.slow
+def test_records_that_do_not_come_are_told_and_end_in_an_error(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    arguments = plan(server, tmp_path, "--records", str(tmp_path / "records"), *OPEN)
+    fleet = Fleet(
+        tmp_path, *arguments, worker_cwd=tmp_path,
+        locustfile=late_worker(tmp_path, DIES),
+        masters_locustfile=master_that_waits(tmp_path, seconds=0.5),
+    )  # fmt: skip
+    assert fleet.wait() == EnvironmentFailure.exit_code, fleet.said()
+    assert "its records did not come" in fleet.said()
+    assert len(list((tmp_path / "records").glob("*.parquet"))) == 1
 
 
 def test_a_worker_on_another_machine_is_counted_by_its_clock_to_within_what_is_known_of_it(
