@@ -6,12 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+from load_rig import wait_until, wait_until_stopped
 
 from harness.serving.embedded.environment import ServerEnvironment
 from tests.held_up import PATIENCE_S
@@ -69,19 +68,6 @@ def start_harness(repository: Path, tmp_path: Path, how: str):
     pytest.fail("the harness did not start:\n" + "".join(lines))
 
 
-def thread_states(pid: int) -> set[str]:
-    """The kernel's letters for the states of a process's threads; T is stopped."""
-    stats = Path(f"/proc/{pid}/task").glob("*/stat")
-    return {stat.read_text().rpartition(")")[2].split()[0] for stat in stats}
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("how", ["main", "thread"])
 def test_killed_harness_leaves_no_process(
     server_environment: ServerEnvironment, tiny_repository: Path, tmp_path: Path, how: str
@@ -111,7 +97,7 @@ def test_killed_server_takes_its_models_along_even_as_a_zombie(
     harness, (server, *stubs) = start_harness(tiny_repository, tmp_path, "main")
     try:
         harness.send_signal(signal.SIGSTOP)  # so that the server stays a zombie
-        wait_until(lambda: thread_states(harness.pid) == {"T"})
+        wait_until_stopped(harness.pid)
         os.kill(server.pid, signal.SIGKILL)
         wait_until(lambda: server.status() == psutil.STATUS_ZOMBIE)
         _, alive = psutil.wait_procs(stubs, timeout=PATIENCE_S)

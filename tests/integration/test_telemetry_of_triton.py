@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 from google.protobuf import json_format
+from load_rig import wait_until
 
 from harness.errors import ServerError
 from harness.serving.embedded.environment import ServerEnvironment
@@ -223,7 +224,8 @@ def test_a_server_that_dies_leaves_nothing_known(
         process = psutil.Process(doomed.server.pid)
         stubs = process.children(recursive=True)
         process.kill()
-        psutil.wait_procs([process], timeout=20)
+        # Not psutil's wait: it would reap the server, which is its owner's to do.
+        wait_until(lambda: process.status() == psutil.STATUS_ZOMBIE)
         window.close()
         server, host = window.figures()
 
