@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from harness.serving.embedded.server import ServerProcess
+from harness.serving.embedded.server_process import ServerProcess
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from weakref import WeakSet
 import psutil
 import pytest
 
-from harness.serving.embedded.server import ServerProcess
+from harness.serving.embedded.server_process import ServerProcess
 
 NAME = "tritonserver"
 

@@ -20,6 +20,7 @@ from harness.types.latency import (
     RequestBound,
     SparseHistogram,
 )
+from harness.types.measured import HostMetrics, PartMetrics, ServerMetrics
 from harness.types.streams import Goodput, StreamCounts, StreamFigures
 from harness.types.trials import (
     AFTER_SEARCH,
@@ -30,10 +31,7 @@ from harness.types.trials import (
     STEADIER_REPEAT,
     ColdStart,
     GeneratorHealth,
-    HostMetrics,
     LoadResult,
-    PartMetrics,
-    ServerMetrics,
     ServerOverhead,
     TimeSlice,
     Trial,

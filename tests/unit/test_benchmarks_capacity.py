@@ -13,17 +13,19 @@ import pytest
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from capacity_accuracy import (
     HELD_OUT,
-    Case,
     Measurement,
     OutOfTimeError,
     _base_trial,
     _measure_case,
+    study_of,
+)
+from capacity_scores import (
+    Case,
     chance_errors,
     irreducible,
     little_ms,
     mm1_ms,
     scores_of,
-    study_of,
     summary_of,
 )
 

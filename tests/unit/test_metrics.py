@@ -11,7 +11,7 @@ from harness.planning.clauses import MEASURES
 from harness.statistics.metrics import share_statistic
 from harness.study.objective import parse_objective
 from harness.tasks.registry import FAMILIES
-from harness.telemetry.exposition.page import BOUNDS
+from harness.telemetry.exposition.families import BOUNDS
 from harness.types.metrics import Metric, MetricKind
 from harness.words.metrics import as_markdown
 

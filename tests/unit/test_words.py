@@ -179,7 +179,7 @@ NOT_SHOWN = {
     "planning/space.py",  # a rate that will be asked for
     "report/tables/provenance.py",  # options of a command, to be typed again
     "study/objective.py",  # a bound read back from its text
-    "telemetry/exposition/page.py",  # a label of Prometheus
+    "telemetry/exposition/families.py",  # a label of Prometheus
     "telemetry/prometheus/client.py",  # a time in a query
 }
 ROUNDS = re.compile(r",|,?g|[,+]?\.\d+[fge%]|,?\.?\d*[fge%]")

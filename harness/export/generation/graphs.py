@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from harness.export.generation.encoder_decoder_parity import (
     check_encoder_decoder,
 )
 from harness.export.generation.outliers import (
+    Feed,
     decoder_feeds,
     encoder_feeds,
     sourced_decoder_feeds,
@@ -49,8 +50,18 @@ class MadeGraphs:
     check: Check
     """Holds the graphs of a folder in a precision against the library, under a name for messages;
     raises ParityError."""
-    quantise: Callable[[Path, Path], None]
-    """Writes one of the graphs in int8: its file, and the file to write."""
+    feeds: Callable[[Path], Iterable[Feed]]
+    """What one of the graphs reads where the library's answers are written."""
+
+    def quantise(self, graph: Path, path: Path) -> None:
+        """Write one of the graphs in int8; products that huge values would spoil stay as they are.
+
+        Args:
+            graph: its file.
+            path: the file to write.
+        """
+        kept = spoilt_products(graph, self.feeds(graph))
+        write_int8(graph, path, by_column=True, kept=kept)
 
 
 def graphs_of_causal(
@@ -98,12 +109,11 @@ def graphs_of_causal(
     def check(where: Path, precision: Precision, called: str) -> GenerationParity:
         return check_decoder(where / ONNX_FILE, settings, library, precision, called)
 
-    def quantise(graph: Path, path: Path) -> None:
-        feeds = decoder_feeds(settings, ((*one.prompt, *one.tokens) for one in library))
-        write_int8(graph, path, by_column=True, kept=spoilt_products(graph, feeds))
+    def feeds(_: Path) -> Iterable[Feed]:
+        return decoder_feeds(settings, ((*one.prompt, *one.tokens) for one in library))
 
     check(folder, Precision.FP32, name)
-    return MadeGraphs(settings, (folder / ONNX_FILE,), check, quantise)
+    return MadeGraphs(settings, (folder / ONNX_FILE,), check, feeds)
 
 
 def graphs_with_encoder(
@@ -156,17 +166,14 @@ def graphs_with_encoder(
             files, settings, library, precision, new_tokens=new_tokens, name=called
         )
 
-    def quantise(graph: Path, path: Path) -> None:
+    def feeds(graph: Path) -> Iterable[Feed]:
         pairs = ((one.prompt, one.tokens) for one in library)
-        feeds = (
-            encoder_feeds(source for source, _ in pairs)
-            if graph == graphs[0]
-            else sourced_decoder_feeds(settings, graphs[0], pairs)
-        )
-        write_int8(graph, path, by_column=True, kept=spoilt_products(graph, feeds))
+        if graph == graphs[0]:
+            return encoder_feeds(source for source, _ in pairs)
+        return sourced_decoder_feeds(settings, graphs[0], pairs)
 
     check(folder, Precision.FP32, name)
-    return MadeGraphs(settings, graphs, check, quantise)
+    return MadeGraphs(settings, graphs, check, feeds)
 
 
 def _served_configuration(

@@ -12,7 +12,7 @@ from http2_server import ANSWER_HEADERS, Peer, envelope, infer_response, raw_fra
 from hyperframe import frame as frames
 
 from harness.load.transports.contract import RequestFailure
-from harness.load.transports.grpc.frames import IDLE_S
+from harness.load.transports.grpc.frame_socket import IDLE_S
 
 
 def test_pings_settings_and_unknown_frames_between_the_pieces_of_an_answer() -> None:

@@ -14,7 +14,7 @@ from http2_server import ANSWER_HEADERS, Peer, raw_frame, scripted_server
 from hyperframe import frame as frames
 
 from harness.load.transports.contract import RequestFailure
-from harness.load.transports.grpc.frames import IDLE_S
+from harness.load.transports.grpc.frame_socket import IDLE_S
 from harness.load.transports.grpc.http2_stream import Stream
 
 # Streams and connections that end

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from shared_servers import dead_servers_told, remembered_servers
 
-from harness.serving.embedded.server import ServerProcess
+from harness.serving.embedded.server_process import ServerProcess
 
 
 def wait_until(condition: Callable[[], object]) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from harness.load.transports.address import Target
 from harness.load.transports.contract import Layout, next_id, stamped
 from harness.load.transports.grpc import frames
+from harness.load.transports.grpc.frame_socket import FrameSocket
 from harness.load.transports.grpc.frames import (
     CONTINUATION,
     DATA,
@@ -28,7 +29,6 @@ from harness.load.transports.grpc.frames import (
     WINDOW_UPDATE,
     ErrorCode,
     Frame,
-    FrameSocket,
     Http2Violation,
 )
 from harness.load.transports.grpc.headers import HeaderBlocks
