@@ -273,18 +273,22 @@ class LoadPart:
             raise RuntimeError(f"a user failed:\n{self._problem}")
 
     def _make_recorder(self, order: Measure) -> Recorder:
-        counts = LocustCounts(
+        # Locust's statistics are shown where its master has the users, and nowhere else.
+        counts = [self._locust_counts().add] if self._order.users_by_locust else []
+        return Recorder(
+            order.start_ns,
+            order.slice_ns,
+            listeners=[*counts, *([self._writer.add] if self._writer else [])],
+            keep_ids=self._writer is not None,
+            bounds=self._order.bounds,
+        )
+
+    def _locust_counts(self) -> LocustCounts:
+        return LocustCounts(
             self._environment,
             USERS[self._order.workload.protocol].request_type,
             self._order.model,
             bytes_per_row=_bytes_per_row(self._order.outputs, self._traffic.requests),
-        )
-        return Recorder(
-            order.start_ns,
-            order.slice_ns,
-            listeners=[counts.add, *([self._writer.add] if self._writer else [])],
-            keep_ids=self._writer is not None,
-            bounds=self._order.bounds,
         )
 
     def _report_on(self, every_s: float) -> None:

@@ -79,8 +79,7 @@ class LocustCounts:
             return
         stats: Any = self._stats
         stats.log_request(self._method, self._name, float(latencies_ms[0]), content_bytes)
-        for entry in self._entries():
-            log_more(entry, latencies_ms[1:])
+        log_more(self._entries(), latencies_ms[1:])
 
     def _log_error(self, error: Exception | str, count: int) -> None:
         """Count an error in Locust's statistics as often as it occurred."""
@@ -97,23 +96,27 @@ class LocustCounts:
         return self._stats.total, self._stats.entries[self._name, self._method]
 
 
-def log_more(entry: Any, latencies_ms: NDArray[np.float64]) -> None:
+def log_more(entries: Sequence[Any], latencies_ms: NDArray[np.float64]) -> None:
     """Count further requests as `StatsEntry.log` does, at the moment of the last one logged.
 
     Args:
-        entry: a `StatsEntry`, whose hints say int where Locust itself keeps floats.
+        entries: each a `StatsEntry`, whose hints say int where Locust itself keeps floats.
         latencies_ms: (n,) of the requests.
     """
     if not latencies_ms.size:
         return
-    entry.num_requests += len(latencies_ms)
-    entry.num_reqs_per_sec[int(entry.last_request_timestamp)] += len(latencies_ms)
-    entry.total_response_time += float(latencies_ms.sum())
-    entry.min_response_time = min(entry.min_response_time, float(latencies_ms.min()))
-    entry.max_response_time = max(entry.max_response_time, float(latencies_ms.max()))
-    buckets, counts = np.unique(bucket_response_times(latencies_ms), return_counts=True)
-    for bucket, count in zip(buckets.tolist(), counts.tolist(), strict=True):
-        entry.response_times[bucket] += count
+    total_ms, least_ms = float(latencies_ms.sum()), float(latencies_ms.min())
+    most_ms = float(latencies_ms.max())
+    found, counted = np.unique(bucket_response_times(latencies_ms), return_counts=True)
+    buckets = list(zip(found.tolist(), counted.tolist(), strict=True))
+    for entry in entries:
+        entry.num_requests += len(latencies_ms)
+        entry.num_reqs_per_sec[int(entry.last_request_timestamp)] += len(latencies_ms)
+        entry.total_response_time += total_ms
+        entry.min_response_time = min(entry.min_response_time, least_ms)
+        entry.max_response_time = max(entry.max_response_time, most_ms)
+        for bucket, count in buckets:
+            entry.response_times[bucket] += count
 
 
 def bucket_response_times(latencies_ms: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -68,7 +68,7 @@ def start_harness(repository: Path, tmp_path: Path, how: str):
     pytest.fail("the harness did not start:\n" + "".join(lines))
 
 
-@pytest.mark.parametrize("how", ["main", "thread"])
+@pytest.mark.parametrize("how", [pytest.param("main", marks=pytest.mark.slow), "thread"])
 def test_killed_harness_leaves_no_process(
     server_environment: ServerEnvironment, tiny_repository: Path, tmp_path: Path, how: str
 ):

@@ -212,6 +212,7 @@ def with_outliers(checkpoint):
     return checkpoint
 
 
+@pytest.mark.slow
 def test_int8_leaves_alone_what_huge_values_would_spoil_in_either_graph(tmp_path):
     checkpoint = with_outliers(make_encoder_decoder(tmp_path / "checkpoint", "t5"))
     variant = export_generator(checkpoint, tmp_path / "repository")

@@ -23,9 +23,14 @@ def server() -> Iterator[FakeTokenServer]:
 
 
 @pytest.mark.parametrize(
-    ("api", "scheme"), [("chat", "http"), ("completions", "http"), ("triton", "http"),
-                        ("triton", "grpc")]
-)  # fmt: skip
+    ("api", "scheme"),
+    [
+        ("chat", "http"),
+        pytest.param("completions", "http", marks=pytest.mark.slow),
+        pytest.param("triton", "http", marks=pytest.mark.slow),
+        ("triton", "grpc"),
+    ],
+)
 def test_a_trial_from_the_command_to_its_records(
     server: FakeTokenServer, tmp_path: Path, api: str, scheme: str
 ) -> None:

@@ -350,7 +350,13 @@ def free_endpoint() -> MasterEndpoint:
         return MasterEndpoint("127.0.0.1", one.getsockname()[1])
 
 
-@pytest.mark.parametrize("load", [("--users", "3"), ("--rate", "200", "--arrivals", "constant")])
+@pytest.mark.parametrize(
+    "load",
+    [
+        pytest.param(("--users", "3"), id="closed", marks=pytest.mark.slow),
+        pytest.param(("--rate", "200", "--arrivals", "constant"), id="open"),
+    ],
+)
 def test_a_worker_serves_the_page_as_well(
     tmp_path: Path, endpoint: MasterEndpoint, pair: list[Worker], load: tuple[str, str]
 ) -> None:

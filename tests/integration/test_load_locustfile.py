@@ -116,7 +116,7 @@ def test_ctrl_c_ends_the_test_wherever_it_comes(
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("protocol", ["http", "grpc"])
+@pytest.mark.parametrize("protocol", [pytest.param("http", marks=pytest.mark.slow), "grpc"])
 def test_an_open_loop_sends_what_falls_due_within_the_run_time(
     server: FakeServer, model: tuple[str, ...], tmp_path: Path, protocol: str
 ) -> None:

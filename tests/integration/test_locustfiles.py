@@ -115,7 +115,9 @@ def served_repository(
     [
         ("closed_loop.py", "grpc", ["--run-time", "3s"]),
         ("open_loop.py", "http", ["--run-time", "3s"]),
-        ("sweep.py", "http", ["--sweep", "1,2", "--step-time", "3"]),
+        pytest.param(
+            "sweep.py", "http", ["--sweep", "1,2", "--step-time", "3"], marks=pytest.mark.slow
+        ),
     ],
 )
 def test_each_drives_the_repositorys_variant_on_triton_as_it_stands(

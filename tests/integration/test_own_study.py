@@ -55,19 +55,20 @@ def study(own: Path) -> Path:
     return path
 
 
-def test_a_study_that_init_wrote_runs_to_a_verdict(own, study, undisturbed):
-    command = ["run", str(study), "--repository", str(own / "models"), "--out", str(own / "run")]
+def test_a_study_that_init_wrote_runs_to_a_verdict(own, study, undisturbed, tmp_path):
+    run = tmp_path / "run"
+    command = ["run", str(study), "--repository", str(own / "models"), "--out", str(run)]
     code = run_command(command)
-    (verdict,) = json.loads((own / "run" / "verdict.json").read_text())["families"]
+    (verdict,) = json.loads((run / "verdict.json").read_text())["families"]
     assert (code, verdict["decision"]) == (0, "pass")
     assert verdict["family"] == own.name
-    assert (own / "run" / "report.html").is_file()
+    assert (run / "report.html").is_file()
 
 
-def test_lm_evals_accuracy_through_the_endpoint_is_the_bare_librarys(own, study, capsys):
+def test_lm_evals_accuracy_through_the_endpoint_is_the_bare_librarys(own, study, capsys, tmp_path):
     capsys.readouterr()
     command = ["evaluate", str(study), "--repository", str(own / "models"), "--json"]
-    command += ["--out", str(own / "scores"), "--include-path", str(own / "tasks")]
+    command += ["--out", str(tmp_path / "scores"), "--include-path", str(own / "tasks")]
     assert run_command([*command, "--tasks", "mnli"]) == 0
 
     scores = json.loads(capsys.readouterr().out)["quality"]
@@ -85,12 +86,12 @@ def test_lm_evals_accuracy_through_the_endpoint_is_the_bare_librarys(own, study,
     assert found["small-fp32", "mnli/label_perplexity"]["relative_low"] is not None
 
 
-def test_a_task_that_no_class_fits_is_refused_before_anything_starts(own, study, capsys):
+def test_a_task_that_no_class_fits_is_refused_before_anything_starts(own, study, capsys, tmp_path):
     command = ["evaluate", str(study), "--repository", str(own / "models"), "--out"]
-    command += [str(own / "none"), "--include-path", str(own / "tasks"), "--tasks"]
+    command += [str(tmp_path / "none"), "--include-path", str(own / "tasks"), "--tasks"]
     assert run_command([*command, "local_topics"]) == 2
     assert "labels do not match the classes of" in " ".join(capsys.readouterr().err.split())
-    assert not (own / "none").exists()
+    assert not (tmp_path / "none").exists()
 
 
 def bare(folder: Path, rows: list[dict]) -> tuple[list[bool], list[float]]:

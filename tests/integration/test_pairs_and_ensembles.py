@@ -135,9 +135,9 @@ def test_a_bad_text_fails_alone_and_numbers_that_are_none_get_no_label(client):
         client.infer("pair-student-fp32-label", broken)
 
 
-@pytest.mark.parametrize("protocol", ["http", "grpc"])
+@pytest.mark.parametrize("protocol", ["http", pytest.param("grpc", marks=pytest.mark.slow)])
 def test_an_ensemble_is_load_tested_with_texts_and_its_parts_are_told_apart(
-    study, scored, protocol, capsys
+    study, scored, protocol, capsys, tmp_path
 ):
     arguments = ["--variant", "pair-student-fp32-ensemble", "--protocol", protocol]
     arguments += ["--concurrency", "2", "--client-batch-size", "3"]
@@ -146,7 +146,7 @@ def test_an_ensemble_is_load_tested_with_texts_and_its_parts_are_told_apart(
 
     # The parts' counters are read one after another under load: again where that was held up.
     for attempt in range(4):
-        folder = study.parent / f"load-{protocol}-{attempt}"
+        folder = tmp_path / f"load-{attempt}"
         command = ["load", str(study), *arguments, *short, "--out", str(folder)]
         assert run_command(command) in MEASURED
         result = json.loads(capsys.readouterr().out)

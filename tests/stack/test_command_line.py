@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,10 +19,10 @@ from tests.held_up import HELD_UP, HeldUp
 URL = ("--url", "grpc://triton:8001")
 
 
-@pytest.fixture(scope="module")
-def runs(stack: Stack) -> Path:
-    """The checkout's own folder of runs, which the service mounts."""
-    return stack.checkout / "runs"
+@pytest.fixture
+def out(stack: Stack) -> Path:
+    """A run folder yet to be, in the checkout's own folder of runs, which the service mounts."""
+    return stack.checkout / "runs" / f"test-{secrets.token_hex(4)}"
 
 
 def harness(stack: Stack, *arguments: str, exit_code: int = 0) -> str:
@@ -46,13 +47,13 @@ def judged_by_its_trials(run: Path) -> Iterator[None]:
         raise
 
 
-def test_load_measures_the_stack_and_leaves_its_run_outside(stack: Stack, runs: Path) -> None:
-    with judged_by_its_trials(runs / "load"):
+def test_load_measures_the_stack_and_leaves_its_run_outside(stack: Stack, out: Path) -> None:
+    with judged_by_its_trials(out):
         harness(
             stack, "load", "studies/study.yaml", "--variant", VARIANTS[1], *URL,
-            "--duration", "3", "--slo", "p95 < 60 s", "--out", "runs/load",
+            "--duration", "3", "--slo", "p95 < 60 s", "--out", f"runs/{out.name}",
         )  # fmt: skip
-    (trial,) = read_run(runs / "load").trials
+    (trial,) = read_run(out).trials
     assert trial.requests > 0
 
 
@@ -67,40 +68,39 @@ def test_load_measures_the_stack_and_leaves_its_run_outside(stack: Stack, runs: 
 )
 def test_a_sweep_of_the_stack_ends_with_its_verdict_and_a_report(
     stack: Stack,
-    runs: Path,
+    out: Path,
     tell: Callable[[str], None],
     slo: str,
     exit_code: int,
     decision: Decision,
 ) -> None:
-    out = f"sweep-{exit_code}"
-    with judged_by_its_trials(runs / out):
+    with judged_by_its_trials(out):
         told = harness(
-            stack, "sweep", "studies/study.yaml", *URL, "--slo", slo, "--out", f"runs/{out}",
+            stack, "sweep", "studies/study.yaml", *URL, "--slo", slo, "--out", f"runs/{out.name}",
             exit_code=exit_code,
         )  # fmt: skip
     tell(told[told.rindex("  sentences: ") :])
-    run = read_run(runs / out)
+    run = read_run(out)
     assert run.decision is decision
     assert run.trials
-    assert (runs / out / "report.html").stat().st_size > 100_000
+    assert (out / "report.html").stat().st_size > 100_000
 
 
 def test_a_sweep_by_the_stacks_workers_who_then_serve_the_page_again(
-    stack: Stack, runs: Path, tell: Callable[[str], None]
+    stack: Stack, out: Path, tell: Callable[[str], None]
 ) -> None:
     """They come by the service's name and hold nothing of what they send."""
-    with judged_by_its_trials(runs / "sweep-workers"):
+    with judged_by_its_trials(out):
         told = harness(
             stack, "sweep", "studies/study.yaml", *URL, "--slo", "p95 < 5 s",
             "--listen", "0.0.0.0:5557", "--expect-workers", str(WORKERS),
-            "--out", "runs/sweep-workers",
+            "--out", f"runs/{out.name}",
         )  # fmt: skip
     tell(told[told.rindex("  sentences: ") :])
-    run = read_run(runs / "sweep-workers")
+    run = read_run(out)
     assert run.decision is Decision.PASS
     hosts = {stack.inspect(one)["Config"]["Hostname"] for one in stack.containers("locust-worker")}
-    log = (runs / "sweep-workers" / "logs" / "switchboard.log").read_text()
+    log = (out / "logs" / "switchboard.log").read_text()
     assert len(hosts) == WORKERS
     assert all(f"on {host}" in told or host in log for host in hosts)
     stack.wait_for(lambda: len(page_workers(stack)) == WORKERS, "the workers back at the page")

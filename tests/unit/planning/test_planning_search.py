@@ -50,6 +50,7 @@ def made_up_system(rng):
     return models, rng.choice([15, 50, 200])
 
 
+@pytest.mark.slow
 def test_the_best_of_any_system_is_found_in_nineteen_of_twenty():
     """One thing is varied at a time, so what pays only together is missed now and then."""
     rng = random.Random(1)

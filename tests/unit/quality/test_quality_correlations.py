@@ -76,7 +76,7 @@ def graded(rows: int, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]
     return np.clip(np.round(2.5 + 1.2 * meant), 0, 5), teacher, student
 
 
-@pytest.mark.parametrize("rows", [20, 100])
+@pytest.mark.parametrize("rows", [20, pytest.param(100, marks=pytest.mark.slow)])
 def test_intervals_hold_the_truth_as_often_as_they_say(
     rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

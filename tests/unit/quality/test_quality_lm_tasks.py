@@ -114,6 +114,7 @@ def test_a_group_with_local_data_needs_no_hub_and_its_mistake_is_not_the_hubs(
         load(a_group(tmp_path, "local_mc"))
 
 
+@pytest.mark.slow
 def test_a_group_may_have_tasks_of_lm_evals_own(folder: Path, tmp_path: Path) -> None:
     """Their data is on the hub, so that is what is missing here."""
     with pytest.raises(DataError, match="the Hugging Face hub cannot be reached"):
