@@ -243,10 +243,11 @@ def _write_down(
 
 
 def _tell_if_exchanged(variant: ModelVariant, folder: RunFolder, settings: RunSettings) -> None:
-    """Say why a resumed run measures again what it had measured of a variant."""
+    """Say why a resumed run measures again what it had measured of a variant, and decides anew."""
     known = folder.journal.variants.get(variant.name)
     if known is None or known.sha256 == variant.sha256:
         return
+    folder.withdraw_verdicts()
     trials = sum(one.trial.variant == variant.name for one in folder.journal.trials.values())
     finished = "1 finished trial" if trials == 1 else f"{trials} finished trials"
     settings.warn(

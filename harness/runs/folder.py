@@ -177,6 +177,11 @@ class RunFolder:
         """Write the manifest, replacing the earlier one."""
         replace_text(self.path / MANIFEST, json.dumps(manifest, indent=2, default=str) + "\n")
 
+    def withdraw_verdicts(self) -> None:
+        """Have the run count as interrupted until it is decided again."""
+        with storage_errors(self.path):
+            (self.path / VERDICT).unlink(missing_ok=True)
+
     def write_verdicts(self, verdicts: tuple[Verdict, ...]) -> None:
         """Write the families' verdicts to verdict.json."""
         document = verdict_document(verdicts)

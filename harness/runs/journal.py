@@ -147,9 +147,19 @@ _KINDS: Mapping[type[Entry], _Kind] = {
 _BY_NAME = {kind.name: kind for kind in _KINDS.values()}
 
 
+def _measured_of(entry: Entry) -> tuple[Any, Any]:
+    """Variant and SHA-256 of the file that an entry was measured of; None where it names none."""
+    named = entry.trial if isinstance(entry, TrialResult) else entry
+    return getattr(named, "variant", None), getattr(entry, "sha256", None)
+
+
 @dataclass
 class Journal:
-    """What a journal holds, by name; a later line of the same name replaces an earlier one."""
+    """What a journal holds, by name; a later line of the same name replaces an earlier one.
+
+    Of a variant that was exchanged for another file, only what was measured of the present one is
+    here: the lines of the earlier file stay in the journal, unread.
+    """
 
     path: Path
     variants: dict[str, ModelVariant] = field(default_factory=dict)
@@ -220,9 +230,20 @@ class Journal:
             self._put(kind, kind.adapter.validate_python(kind.upgrade(line["data"])))
 
     def _put(self, kind: _Kind, entry: Entry) -> None:
-        getattr(self, kind.place)[kind.key(entry)] = entry
         if isinstance(entry, ModelVariant):
             self.failed.pop(entry.name, None)
+            known = self.variants.get(entry.name)
+            if known is not None and known.sha256 != entry.sha256:
+                self._forget(known)
+        getattr(self, kind.place)[kind.key(entry)] = entry
+
+    def _forget(self, exchanged: ModelVariant) -> None:
+        """Leave out what was measured of a file in whose place another is served now."""
+        of_it = exchanged.name, exchanged.sha256
+        for kind in _KINDS.values():
+            entries = getattr(self, kind.place)
+            for key in [key for key, one in entries.items() if _measured_of(one) == of_it]:
+                del entries[key]
 
     def _append(self, kind: str, data: Mapping[str, Any]) -> None:
         # NaN and infinity are no JSON: a measurement that holds one is a bug to be seen at once.

@@ -91,6 +91,25 @@ def test_what_is_recorded_is_read_back_equal(folder):
     assert run.interrupted
 
 
+def test_what_was_measured_of_a_file_that_was_exchanged_is_no_part_of_the_run(folder):
+    first, other = sample_variant(), sample_variant("student-fp32")
+    second = replace(first, sha256="cd" * 32)
+    stale, kept = sample_trial_result(concurrency=4), sample_trial_result(variant=other.name)
+    fresh = replace(sample_trial_result(concurrency=1), sha256=second.sha256)
+    with folder:
+        for entry in (first, other, QualityEntry(first.name, first.sha256, (score(),)), stale):
+            folder.journal.add(entry)
+        folder.journal.add(first)  # resumed, and the same file
+        assert read_run(folder.path).trials == (stale,)
+        for entry in (kept, second, fresh):
+            folder.journal.add(entry)
+    assert tuple(folder.journal.trials.values()) == (kept, fresh)
+    run = read_run(folder.path)
+    assert run.trials == (kept, fresh)
+    assert run.scores == ()
+    assert run.variants == (second, other)
+
+
 def test_a_torn_last_line_is_ignored_and_cut_before_the_next_append(folder, study):
     first, second = sample_trial_result(concurrency=1), sample_trial_result(concurrency=4)
     with folder:
