@@ -64,7 +64,7 @@ class Fleet(Protocol):
         """End the load at an instant of this process's clock; on return all of it was reported."""
 
     def collect_records(self) -> None:
-        """After that: on return the records of its requests are where they were asked for."""
+        """After that, until the next start: return when its records are where they belong."""
 
 
 class Watcher:
@@ -88,6 +88,9 @@ class Watcher:
     def test_ended(self) -> None:
         """The test is over, and all of it was reported."""
 
+    def session_ended(self) -> None:
+        """No test runs any more; Locust settles on its exit code next."""
+
 
 class Conductor:
     """Answers Locust's events.
@@ -110,6 +113,9 @@ class Conductor:
         self._start_ns = self._drained_ns = self._end_ns = 0
         self._stopping = False
         """From the moment that the end is asked for: no phase begins any more."""
+        self._finishing: gevent.Greenlet | None = None
+        """What is done of a test that is over; whoever stops it waits for that, and may be killed
+        meanwhile, as Locust does with a shape that stops a test when somebody else stops it too."""
         events: Any = environment.events  # Locust's hooks are untyped
         events.test_start.add_listener(self._on_test_start)
         events.spawning_complete.add_listener(self._on_spawning_complete)
@@ -216,6 +222,7 @@ class Conductor:
         )
 
     def _on_test_start(self, **_: Any) -> None:
+        self._join_finishing()
         try:
             if self._next is None:  # Locust's keys come without a form
                 self.prepare(self.options, self.environment.host)
@@ -224,6 +231,7 @@ class Conductor:
             name = f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(2)}"
             self.results = Results(name)
             self._start_ns, self._end_ns, self._stopping = time.monotonic_ns(), 0, False
+            self._drained_ns = 0
             for one in self.watchers:
                 one.test_begins(self.plan)
             self._fleet.start(self, self.plan, self.results)
@@ -277,22 +285,29 @@ class Conductor:
         if self.results is not None and self.results.phase_at(end_s) != DRAINING:
             self._begin_at(self.results, DRAINING, end_s)
         self._fleet.drain(self._start_ns + round(end_s * 1e9))
-        self._drained_ns = time.monotonic_ns()
-        self._fleet.collect_records()
+        self._drained_ns = self._drained_ns or time.monotonic_ns()
 
     def _on_test_stop(self, **_: Any) -> None:
-        if self.plan is None or self.results is None or self._end_ns:
-            return
-        self._end_ns = self._drained_ns
-        self.results.attendance.over = True
+        if self.plan is not None and self.results is not None and not self._end_ns:
+            self._end_ns = self._drained_ns
+            self._finishing = gevent.spawn(self._finish, self.plan, self.results)
+        self._join_finishing()
+
+    def _join_finishing(self) -> None:
+        if self._finishing is not None:
+            self._finishing.get()
+
+    def _finish(self, plan: Plan, results: Results) -> None:
+        results.attendance.over = True
         for one in self.watchers:
             one.test_ended()
         if self.options.autostart:
             # Locust's own timer of --autostart begins only after a test with a shape: it would
             # stop the next one.
             self.options.run_time = None
-        if self.plan.histograms is not None:
-            self._write(self.plan, self.results, self.plan.histograms)
+        if plan.histograms is not None:
+            self._write(plan, results, plan.histograms)
+        self._fleet.collect_records()
 
     def _write(self, plan: Plan, results: Results, path: Path) -> None:
         try:
@@ -303,7 +318,7 @@ class Conductor:
             self.environment.process_exit_code = error.exit_code
 
     def _on_reset_stats(self, **_: Any) -> None:
-        if self.results is None or self._end_ns:
+        if self.results is None or self._end_ns or not self.results.start_ns:
             return
         self.results = fresh = self.results.continued(self.elapsed_s)
         for one in self.watchers:
@@ -316,6 +331,9 @@ class Conductor:
         """
         if self.running and self.environment.runner is not None:
             self.environment.runner.stop()
+        self._join_finishing()
+        for one in self.watchers:
+            one.session_ended()
 
     def _on_quit(self, **_: Any) -> None:
         """After Locust's own tables; standard output is the JSON's where that was asked for."""

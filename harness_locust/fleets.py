@@ -51,6 +51,9 @@ JOINED_WITHIN_S = 5.0
 LOOK_EVERY_S = 0.1
 SOON_S = 1.0
 """Records that take longer to come are told of."""
+ANNOUNCED_WITHIN_S = 60.0
+"""A worker that has drained says within that time that its records are whole; then they are asked
+for piece by piece, each of which has a limit of its own."""
 NS = 1_000_000_000
 
 logger = logging.getLogger("harness")
@@ -82,10 +85,11 @@ class LocalFleet:
 
     def drain(self, at_ns: int) -> None:
         """End the load and wait for what is in flight."""
-        if self._part is not None:
-            self._part.stop(StopLoad(at_ns))
-            self._part.join()
-            self._part.end()
+        part = self._part  # two may stop a test, and each waits for its end
+        if part is not None:
+            part.stop(StopLoad(at_ns))
+            part.join()
+            part.end()
             self._part = None
 
     def collect_records(self) -> None:
@@ -101,6 +105,8 @@ class _Participant:
     clock: ClockOffset | None = None
     """Its clock; known once it was told when the test starts."""
     drained: bool = False
+    failed: bool = False
+    """It has told that it takes no part any more."""
     records_kept: bool = False
     """The master has the records of its requests, or has said why not."""
     gone: bool = False
@@ -190,9 +196,10 @@ class WorkerFleet:
             _wait(lambda: not self._sending(), SOON_S)
             if late := self._sending():
                 logger.info("waiting for the records of %s", ", ".join(map(self._name, late)))
-            _wait(lambda: not self._sending(), math.inf)
+            _wait(lambda: not self._silent(), ANNOUNCED_WITHIN_S)
+            _wait(lambda: set(self._sending()) <= set(self._silent()), math.inf)
             for key, state in self._participants.items():
-                if not state.records_kept and state.clock is not None:
+                if state.drained and not state.records_kept:
                     self._lack_records(key, "its records did not come")
         self._test, self._order = "", None
 
@@ -224,6 +231,7 @@ class WorkerFleet:
             if said.records_problem:
                 self._lack_records(worker, said.records_problem)
         else:
+            state.failed = True
             self._note_problem(worker, said)
 
     def _lack_records(self, key: str, problem: str) -> None:
@@ -235,6 +243,7 @@ class WorkerFleet:
         problem = kind(f"{self._name(key)}: {answer.message}", next_step=answer.next_step)
         if self._start_ns:
             logger.error("%s", problem)
+            self._note_lost(key, lost=True)
         self._problem = self._problem or problem
 
     def _has_joined(self, key: str) -> bool:
@@ -258,7 +267,7 @@ class WorkerFleet:
         return [
             key
             for key, state in list(self._participants.items())
-            if not state.drained and not self._is_given_up(key)
+            if not state.drained and not state.failed and not self._is_given_up(key)
         ]
 
     def _sending(self) -> list[str]:
@@ -268,6 +277,11 @@ class WorkerFleet:
             for key, state in list(self._participants.items())
             if state.drained and not state.records_kept and not self._is_given_up(key)
         ]
+
+    def _silent(self) -> list[str]:
+        """Those of them that have not said yet that their records are whole."""
+        members = self._hub.workers
+        return [key for key in self._sending() if self._test in members[key].records]
 
     def _is_gone(self, key: str) -> bool:
         client = self._runner.clients.get(key)
@@ -322,8 +336,11 @@ class WorkerFleet:
             logger.warning("%s is gone; the test goes on, and what it had reported is kept", name)
         else:
             logger.warning("%s is back", name)
+        self._note_lost(key, lost=gone or self._participants[key].failed)
+
+    def _note_lost(self, key: str, *, lost: bool) -> None:
         if self._conductor is not None and self._conductor.results is not None:
-            self._conductor.results.worker(name).lost = gone
+            self._conductor.results.worker(self._name(key)).lost = lost
 
     def _note_end(self, key: str) -> None:
         """A worker whose last report is not there is lost, whatever else it may do."""
@@ -331,7 +348,7 @@ class WorkerFleet:
         if self._conductor is None or self._conductor.results is None:
             return
         results = self._conductor.results
-        if state.clock is None and state.late:
+        if state.clock is None and state.late and not state.failed:
             return  # it came, and the test was over before it had begun
         lost = not (state.drained and results.attendance.ended(name))
         results.worker(name).lost = lost

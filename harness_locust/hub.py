@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import gevent
+from locust.rpc import Message
 from locust.runners import MasterRunner
 
 from harness.errors import HarnessError
@@ -222,8 +223,14 @@ class LoadHub:
         self._listener.told(RecordsKept(worker.key, load, problem))
 
     def _on_bye(self, msg: Any, **_: Any) -> None:
-        self._lose(msg.node_id, "it has left")
-        self._forget(msg.node_id)
+        """A worker leaves, as Locust's own do: with the last one its master stops the test."""
+        key = msg.node_id
+        self._lose(key, "it has left")
+        self.workers.pop(key, None)
+        server: Any = self._runner.server
+        server.forget(key)
+        quits: Any = Message("quit", None, key)  # type: ignore[no-untyped-call]  # Locust's
+        self._runner.handle_message(key, quits)
 
     def _lose(self, key: str, why: str) -> None:
         worker = self.workers.get(key)

@@ -48,7 +48,7 @@ from harness.load.generators.notices import (
 from harness.load.transports.address import Target
 from harness.system.storage import cache_root
 from harness_locust.load_part import LoadPart
-from harness_locust.pieces import FileExchange
+from harness_locust.pieces import PATIENCE_S, FileExchange
 from harness_locust.triton_users import TritonUser
 
 MASTER_SILENT_S = 4.0
@@ -101,6 +101,9 @@ class HubWorker:
         """Whether the load's users are Locust's, which its master counts."""
         self._scratch: Path | None = None
         """The records of the load, until the master has them."""
+        self._offered_records: SentFile | None = None
+        """The same, as the master knows them."""
+        self._owed_until_s = 0.0
         self._orders: Queue[dict[str, Any]] = Queue()
         for name, take in {
             "clock": self._on_clock,
@@ -120,8 +123,15 @@ class HubWorker:
 
     @property
     def idle(self) -> bool:
-        """Whether it has no part in a load."""
-        return self._part is None or self._ended
+        """Whether it has no part in a load, and owes no records of one."""
+        return self._part is None or (self._ended and not self._owes_records())
+
+    def _owes_records(self) -> bool:
+        """Whether the master may still ask for more of the records that it was offered."""
+        if self._scratch is None or time.monotonic() > self._owed_until_s:
+            return False
+        whole = self._offered_records
+        return whole is None or self._files.sent_bytes(whole.sha256) < whole.size
 
     def leave(self) -> None:
         """End what it does, tell the master if there is one, and let go."""
@@ -226,6 +236,7 @@ class HubWorker:
         over = isinstance(answer, LoadEnded | GeneratorFailed)
         if over:
             self._sends, self._ended = False, True
+            self._owed_until_s = time.monotonic() + PATIENCE_S
             if self._users_by_locust:
                 self._send_statistics()
         self._say(load, answer)
@@ -247,11 +258,11 @@ class HubWorker:
             runner._send_stats()
 
     def _offer_records(self, load: str, path: Path) -> None:
-        said: dict[str, Any] = {"load": load, "sha256": "", "size": 0}
-        if path.is_file():
-            whole = sent_file(path)
+        whole = sent_file(path) if path.is_file() else SentFile(path, "", 0)
+        if whole.size:
             self._files.offer(whole.sha256, path)
-            said |= {"sha256": whole.sha256, "size": whole.size}
+        self._offered_records = whole
+        said = {"load": load, "sha256": whole.sha256, "size": whole.size}
         self._runner.send_message("harness_records", said)
 
     def _say(self, load: str, answer: GeneratorAnswer) -> None:
@@ -263,6 +274,7 @@ class HubWorker:
         if self._part is not None:
             part, self._part = self._part, None
             part.end()
+        self._offered_records = None
         if self._scratch is not None:
             self._scratch.unlink(missing_ok=True)
             with suppress(OSError):

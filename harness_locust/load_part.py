@@ -89,6 +89,7 @@ class LoadPart:
         self._traffic: EncodedTraffic
         self._recorder: Recorder
         self._writer: RecordWriter | None = None
+        self._completing: AsyncResult[str] | None = None
         self._ending = Ending()
         self.start_ns = self.arrivals_ns = 0
         """CLOCK_MONOTONIC at the load's start, and at the 0 of an open loop's arrivals."""
@@ -190,8 +191,7 @@ class LoadPart:
         if self._reporter is not None and self._reporter is not gevent.getcurrent():
             self._reporter.kill()
         self._over.set()
-        if self._writer is not None:
-            self._writer.close()
+        self._complete_records()
         gc.unfreeze()  # or what this load leaves in cycles would stay for ever
 
     def admit(self, user: TritonUser) -> None:
@@ -304,13 +304,21 @@ class LoadPart:
                     over, wait_s = self._wait_for_report(wait_s), every_s
                     self._raise_problem()
                     self._report(final=over)
-            problem = self._writer.close() if self._writer else ""
-            self._deliver(LoadEnded(self._order.load, problem))
+            self._deliver(LoadEnded(self._order.load, self._complete_records()))
         except Exception as error:
             logger.error("a load failed", exc_info=error)
             self._deliver(GeneratorFailed(f"{type(error).__name__}: {error}"))
         finally:
             self._over.set()
+
+    def _complete_records(self) -> str:
+        """Why the records are lost, empty where they are whole; others are heard meanwhile."""
+        if self._writer is None:
+            return ""
+        if self._completing is None:
+            # Millions of rows take seconds: a worker that is silent for so long counts as gone.
+            self._completing = gevent.get_hub().threadpool.spawn(self._writer.close)
+        return str(self._completing.get())
 
     def _wait_for_report(self, every_s: float) -> bool:
         """Wait until a report is due; true where it is the last."""

@@ -52,6 +52,9 @@ def on_init(environment: Environment, runner: Runner, web_ui: WebUI | None, **_:
     if options.headless or options.autostart:
         # Before Locust starts: its dispatcher keeps the user classes that it finds by then.
         conductor.prepare_or_exit()
+    if options.headless:
+        # Locust itself hears of it only once a test with a shape is over.
+        _end_on(signal.SIGTERM)
 
 
 def _hear_of_ctrl_c() -> None:
@@ -61,7 +64,12 @@ def _hear_of_ctrl_c() -> None:
     would end in its stead while Locust went on; so it is raised in the main one, which runs this.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        gevent.signal_handler(signal.SIGINT, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
+        _end_on(signal.SIGINT)
+
+
+def _end_on(number: signal.Signals) -> None:
+    """Have a signal end Locust in order, as Ctrl-C does."""
+    gevent.signal_handler(number, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
 
 
 def _watch(conductor: Conductor, web_ui: WebUI | None) -> None:

@@ -34,11 +34,16 @@ class FileExchange:
     def __init__(self, send: Callable[[str, dict[str, Any]], None]) -> None:
         self._send = send
         self._offered: dict[str, Path] = {}
+        self._sent_bytes: dict[str, int] = {}
         self._awaited: dict[tuple[str, int], AsyncResult[dict[str, Any]]] = {}
 
     def offer(self, sha256: str, path: Path) -> None:
         """From now on the other side may ask for a file."""
         self._offered[sha256] = path
+
+    def sent_bytes(self, sha256: str) -> int:
+        """How far into an offered file the other side has asked for it."""
+        return self._sent_bytes.get(sha256, 0)
 
     def fetch(self, file: SentFile, path: Path) -> None:
         """Get a file from the other side, whole or not at all; other greenlets run meanwhile.
@@ -104,6 +109,8 @@ class FileExchange:
             with path.open("rb") as file:
                 file.seek(offset)
                 data = file.read(PIECE_BYTES)
+            known = self._sent_bytes.get(sha256, 0)
+            self._sent_bytes[sha256] = max(known, offset + len(data))
         except OSError as error:
             problem = error.strerror or str(error)
         answer = {"sha256": sha256, "offset": offset, "data": data, "problem": problem}

@@ -116,7 +116,10 @@ class Results:
                 fresh.begin(name, max(start_s, now_s + SLICE_S))
         for state in self.workers:
             fresh._workers[state.name] = WorkerState(
-                state.name, lost=state.lost, clock_error_s=state.clock_error_s
+                state.name,
+                reported_s=state.reported_s,
+                lost=state.lost,
+                clock_error_s=state.clock_error_s,
             )
         return fresh
 

@@ -246,7 +246,7 @@ def _server(watched: Watched, points: Sequence[HistoryPoint]) -> dict[str, Any]:
     if watched.plan.workload.generation is not None:
         stretches, problem = [], NOTHING_OF_STREAMS
     now_s = watched.ended_s if watched.ended_s is not None else float("inf")
-    total = poll.counters.total(0.0, now_s)
+    total = poll.counters.total(watched.counted_from_s, now_s)
     whole_ms = hdr.mean_ms(watched.results.everything().ok.response)
     metrics = [one.metrics for one in stretches]
     clients = [_mean_at(points, one) for one in stretches]

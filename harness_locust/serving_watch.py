@@ -63,6 +63,8 @@ class Watched:
     looked_s: float = 0.0
     """Length of the window at the latest look."""
     next_look_s: float | None = None
+    counted_from_s: float = 0.0
+    """When the statistics were reset, from the test's start."""
     ended_s: float | None = None
     """When the test was over, from its start; None while it runs."""
 
@@ -123,6 +125,7 @@ class ServingWatch(Watcher):
         """Somebody pressed reset: what was seen before does not count any more."""
         if self.current is not None:
             self.current.results = results
+            self.current.counted_from_s = self._elapsed_s()
             self.current.verdicts.clear()
             self.current.looked_s, self.current.next_look_s = 0.0, None
 
@@ -246,7 +249,7 @@ def _uncounted(watched: Watched) -> Iterator[str]:
     """How much a lost process may have done that no report tells: what the server counted more."""
     if watched.ended_s is None or not any(one.lost for one in watched.results.workers):
         return
-    counted = watched.poll.counters.total().requests
+    counted = watched.poll.counters.total(watched.counted_from_s).requests
     seen = watched.results.everything()
     known = hdr.total(seen.ok.response) + sum(seen.failures.values())
     if counted is not None and counted > known:

@@ -92,6 +92,7 @@ class SessionLog(Watcher):
         except HarnessError as error:
             self.problem = f"the run folder lacks test {watched.number}: {error}"
             logger.error("%s", self.problem)
+            self._conductor.environment.process_exit_code = error.exit_code
 
 
 def open_run_folder(out: str) -> RunFolder | None:

@@ -6,6 +6,7 @@ on it is the exit code instead, as in `harness load`: how many may fail is a par
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 
@@ -20,6 +21,8 @@ from harness_locust.results import TRANSIENT
 from harness_locust.serving_watch import ServingWatch, Watched
 
 _NOTHING = "no request was measured"
+
+logger = logging.getLogger("harness")
 
 
 def exit_code_of(watched: Watched) -> int:
@@ -95,6 +98,14 @@ class VerdictAtEnd(Watcher):
         if watched is None or watched.ended_s is None or not watched.plan.slo.constraints:
             return None
         return watched
+
+    def session_ended(self) -> None:
+        """Where an objective was asked for and no test has come to its end, that is an error."""
+        environment = self._conductor.environment
+        undecided = self._conductor.options.objective and self._judged() is None
+        if undecided and not environment.process_exit_code:
+            logger.error("nothing was measured: there is no verdict on the objective")
+            environment.process_exit_code = EXIT_ENVIRONMENT
 
     def _on_quit(self, **_: object) -> None:
         """Standard output is the JSON's where that was asked for."""

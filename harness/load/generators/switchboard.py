@@ -126,6 +126,8 @@ class Switchboard:
         Raises:
             GeneratorError: the switchboard is dead.
         """
+        if isinstance(order, Prepare):
+            self._records_problem = ""  # of a load that failed
         elsewhere = isinstance(generator, JoinedWorker)
         if elsewhere and isinstance(order, Prepare) and order.records is not None:
             self._records_awaited[generator.key] = order.load
@@ -242,8 +244,8 @@ class Switchboard:
 
     def _note_presence(self, worker: JoinedWorker, notice: Gone | Back) -> None:
         worker.gone = notice.why if isinstance(notice, Gone) else ""
-        if worker.gone:
-            self._records_awaited.pop(worker.key, None)
+        if worker.gone and self._records_awaited.pop(worker.key, ""):
+            self._records_problem = f"{worker.name} is gone: its records did not come"
         said = f"gone: {worker.gone}" if worker.gone else "back"
         self.tell(f"{worker.name} is {said}")
 
