@@ -352,7 +352,7 @@ class WorkerFleet:
             return  # it came, and the test was over before it had begun
         lost = not (state.drained and results.attendance.ended(name))
         results.worker(name).lost = lost
-        if lost:
+        if lost and not state.failed:
             logger.error("%s: no last report in time", name)
 
 

@@ -33,7 +33,7 @@ from load_rig import (
     wait_until_stopped,
 )
 from locust_command import LIMIT_S, read, response_of, start
-from locust_fleet import plan
+from locust_fleet import plan, wait_until_served
 
 from harness import hdr
 from harness.cli.main import run_command
@@ -43,6 +43,7 @@ from harness.load.generators.handshake import MAX_MESSAGE_BYTES, Doorkeeper, Vis
 from harness.load.generators.master_endpoint import TOKEN_VARIABLE, MasterEndpoint
 from harness.load.generators.pool import Joining, LoadGenerators
 from harness.load.transports.address import parse_target
+from harness.runs.folder import read_run
 
 SLOW = Behaviour(constant(0.01))
 
@@ -374,6 +375,33 @@ def test_a_worker_serves_the_page_as_well(
         assert hdr.total(response_of(document)) == len(server.served) > 0
     with master(tmp_path, endpoint) as rig:
         assert len(rig.run(Behaviour()).generators) == 2
+
+
+@pytest.mark.slow
+def test_with_the_last_worker_that_leaves_the_page_ends_its_test(
+    tmp_path: Path, home: Path
+) -> None:
+    own = free_endpoint()
+    with (
+        FakeServer(SLOW) as server,
+        worker(home, "--join", own) as one,
+        worker(home, "--join", own) as other,
+    ):
+        log = tmp_path / "master.log"
+        page = start(
+            *("--headless", "--master", "--master-bind-port", str(own.port)),
+            *("--expect-workers", "2", "--run-time", "200s", "--users", "2"),
+            *("--objective", "p95 < 10 s", "--out", "run", *plan(server, tmp_path)),
+            log=log, cwd=tmp_path,
+        )  # fmt: skip
+        wait_until_served(server, 100)
+        for each in (one, other):
+            each.process.terminate()
+        assert page.wait(LIMIT_S) == EnvironmentFailure.exit_code, log.read_text()
+    document = read(tmp_path / "histograms.json")
+    assert [each["lost"] for each in document["workers"]] == [True, True]
+    assert 0 < hdr.total(response_of(document)) <= len(server.served)
+    assert read_run(tmp_path / "run").trials
 
 
 def test_a_worker_sends_load_only_where_it_may(

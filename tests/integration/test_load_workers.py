@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 from fake_server import Behaviour, FakeServer, constant
 from load_rig import checkout, make_payloads, wait_until, wait_until_stopped
-from locust_command import LIMIT_S, end, interrupt, read, response_of, served
+from locust_command import LIMIT_S, end, interrupt, read, response_of, served, start
 from locust_fleet import Fleet, master_that_waits, plan, wait_until_served
 from locust_site import Site
 from numpy.typing import NDArray
 
 from harness import hdr
-from harness.errors import EnvironmentFailure
+from harness.errors import EXIT_UNDECIDED, EnvironmentFailure
 from harness.runs.folder import read_run
 from tests.stored_records import histogram_of_records
 
@@ -43,6 +43,22 @@ def hear(self, msg):
     heard(self, msg)
 
 WorkerRunner.handle_message = hear
+"""
+
+FAILS = """
+import sys
+sys.path.insert(0, {locustfiles!r})
+from locustfile import *
+from harness_locust.load_part import LoadPart
+
+report = LoadPart._report
+
+def fail_soon(self, *, final):
+    if self._reports == 2:
+        raise RuntimeError("made up")
+    report(self, final=final)
+
+LoadPart._report = fail_soon
 """
 
 SENDS_LATE = "gevent.sleep(3.0)  # longer than the master takes to leave"
@@ -110,6 +126,55 @@ def test_what_a_phase_holds_is_what_ended_in_it_though_a_worker_hears_late(
     assert sum(told.values()) == len(ended) == len(server.served)
     assert len(ended) == 240 if load is OPEN else told["measured"] > 0
     assert all(one["clock_error_s"] == 0 for one in document["workers"])
+
+
+@pytest.mark.slow
+def test_a_worker_that_fails_is_lost_from_then_on_and_not_waited_for(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    failing = tmp_path / "failing.py"
+    failing.write_text(FAILS.format(locustfiles=str(checkout() / "locustfiles")))
+    fleet = Fleet(
+        tmp_path, *plan(server, tmp_path, *CLOSED), worker_cwd=tmp_path, locustfile=failing
+    )
+    said = fleet.end_when(lambda: "RuntimeError: made up" in fleet.said())
+    assert "no last report in time" not in fleet.said(), said
+    document = read(tmp_path / "histograms.json")
+    assert sorted(one["lost"] for one in document["workers"]) == [False, True]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("run_time", "number"),
+    [
+        pytest.param("200s", signal.SIGTERM, id="terminated"),
+        # The first answers come when the load is over: those in flight are waited for.
+        pytest.param("2s", signal.SIGINT, id="interrupted as it drains"),
+    ],
+)
+def test_a_timed_test_that_is_ended_early_is_judged_and_kept(
+    tmp_path: Path, run_time: str, number: signal.Signals
+) -> None:
+    with FakeServer(Behaviour(constant(3.0))) as server:
+        process = start(
+            *("--headless", "--run-time", run_time, "--objective", "p95 < 10 s"),
+            *("--out", "run"),
+            *(*plan(server, tmp_path), "--rate", "10", "--arrivals", "constant"),
+            log=tmp_path / "log", cwd=tmp_path,
+        )  # fmt: skip
+        try:
+            wait_until_served(server, 1)
+            process.send_signal(number)
+            code = process.wait(LIMIT_S)
+        finally:
+            end(process)
+    said = (tmp_path / "log").read_text()
+    assert code in {EXIT_UNDECIDED, EnvironmentFailure.exit_code}, said
+    assert "Traceback" not in said
+    assert said.count("Verdict on p95 < 10 s") == 1
+    assert (tmp_path / "histograms.json").is_file()
+    (trial,) = read_run(tmp_path / "run").trials
+    assert trial.requests > 0
 
 
 @pytest.mark.slow
