@@ -98,6 +98,8 @@ def test_a_saturated_or_lost_worker_is_named_in_words() -> None:
     assert "worker 1 was lost 1 s into the test" in warnings[0]
     assert "worker 0 was the limit (it used 97.0% of a core)" in warnings[1]
     assert "WARNING: worker 0 was the limit" in as_text(results, 2.0)
+    reset = results.continued(3.0)
+    assert "worker 1 was lost 1 s into the test" in warnings_of(reset, 4.0)[0]
 
 
 OPTIONS = {
