@@ -19,9 +19,15 @@ from typing import Self
 import pytest
 
 from harness.analysis import validity
+from harness.load.generators import attendance
 
-HELD_UP = ("sent late", "slow to send", "woke late", "steady", "short of a core")
+HELD_UP = ("sent late", "slow to send", "woke late", "stood still", "steady", "short of a core")
 """A trial that is invalid for one of these was measured on a busy machine; no fault of the code."""
+
+
+def is_held_up(invalid_reason: str) -> bool:
+    """Whether a trial is invalid because of other work on the machine."""
+    return any(words in invalid_reason for words in HELD_UP)
 
 
 @contextmanager
@@ -36,6 +42,7 @@ def unhurried() -> Iterator[None]:
             patch.setattr(validity, limit, math.inf)
         patch.setattr(validity, "allowed_late_ms", lambda p95_ms: math.inf)
         patch.setattr(validity, "still_warming", lambda window: 0)
+        patch.setattr(attendance, "STANDSTILL_SHARE", math.inf)
         yield
 
 

@@ -13,7 +13,7 @@ import pytest
 from harness.cli.main import run_command
 from harness.load.requests.payloads import REPOSITORY_FILE, read_payloads
 from harness.runs.folder import read_run
-from tests.held_up import HELD_UP, PATIENCE_S
+from tests.held_up import PATIENCE_S, is_held_up
 
 pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("server_environment", "undisturbed")]
 
@@ -111,7 +111,7 @@ def test_load_prints_both_sides_of_one_trial(study, repository, tmp_path, capsys
     exits = {"pass": 0, "fail": 3, "undecided": 4, "invalid": 5}
     assert code == exits[result["decision"]]
     # Other work on the machine may make the trial invalid, and nothing else here may.
-    held_up = any(word in result["invalid_reason"] for word in HELD_UP)
+    held_up = is_held_up(result["invalid_reason"])
     assert held_up or result["decision"] != "invalid", result["invalid_reason"]
     (stored,) = read_run(tmp_path / "run").trials
     late = stored.server.requests_uncertainty  # 0 unless the counters were read late

@@ -21,7 +21,7 @@ from harness.runs.folder import read_run
 from harness.serving.embedded.environment import ServerEnvironment
 from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
-from tests.held_up import HELD_UP
+from tests.held_up import is_held_up
 
 pytestmark = [pytest.mark.browser, pytest.mark.triton]
 VARIANTS = ("small-teacher", "small-student")
@@ -160,7 +160,7 @@ def test_two_tests_of_the_form_agree_with_tritons_own_counts(stack: Stack) -> No
     for one in (first, second):
         reasons = "; ".join(one["verdict"]["reasons"])
         assert "Triton answered" not in reasons, reasons
-        held_up = any(word in reasons for word in HELD_UP)
+        held_up = is_held_up(reasons)
         decided = {"pass", "undecided"} | ({"invalid"} if held_up else set())
         assert one["verdict"]["decision"] in decided, reasons
     assert [one["decision"] for one in trials] == shown

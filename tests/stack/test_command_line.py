@@ -14,7 +14,7 @@ from stack import Stack
 
 from harness.runs.folder import read_run
 from harness.types import Decision
-from tests.held_up import HELD_UP, HeldUp
+from tests.held_up import HeldUp, is_held_up
 
 URL = ("--url", "grpc://triton:8001")
 
@@ -41,7 +41,7 @@ def judged_by_its_trials(run: Path) -> Iterator[None]:
         yield
     except AssertionError as failure:
         reasons = [one.invalid_reason for one in read_run(run).trials] if run.exists() else []
-        disturbed = [one for one in reasons if any(words in one for words in HELD_UP)]
+        disturbed = list(filter(is_held_up, reasons))
         if disturbed:
             raise HeldUp(disturbed[0]) from failure
         raise
