@@ -21,6 +21,7 @@ from harness.planning.clauses import (
 )
 from harness.study.clauses import judged_latency, load_clauses, quality_clauses, request_bounds
 from harness.types import (
+    RESPONSE,
     Constraint,
     Decision,
     QualityScore,
@@ -223,9 +224,16 @@ class Assessment:
         return max((finding.strain for finding in self.findings), default=float("inf"))
 
     @property
-    def latency_strain(self) -> float:
-        """The tightest latency clause's value in units of its bound; zero where there is none."""
-        return max((f.strain for f in self.findings if f.cause == "latency"), default=0.0)
+    def response_strain(self) -> float:
+        """The tightest response latency in units of its bound; zero where no clause bounds one."""
+        return max(
+            (
+                finding.strain
+                for finding in self.findings
+                if metric_named(finding.constraint.metric).span == RESPONSE
+            ),
+            default=0.0,
+        )
 
     def _all_but(self, *kinds: MetricKind) -> bool:
         """Whether every clause is promising, but for those on metrics of some kinds."""

@@ -278,6 +278,5 @@ def _failed(ladder: Ladder, one: Assessment) -> TriedLoad:
         return TriedLoad(load, holds=False, ceiling=load, potential=lighter_per_s)
     if not one.overloaded:
         return TriedLoad(load, holds=False, ceiling=load)
-    return TriedLoad(
-        load, holds=False, ceiling=load / one.latency_strain, potential=one.inferences_per_s
-    )
+    ceiling = load / max(1.0, one.response_strain)
+    return TriedLoad(load, holds=False, ceiling=ceiling, potential=one.inferences_per_s)
