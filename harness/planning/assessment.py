@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 from harness.metrics import latency_of, metric_named
 from harness.planning.clauses import (
@@ -21,6 +21,7 @@ from harness.planning.clauses import (
 )
 from harness.study.clauses import judged_latency, load_clauses, quality_clauses, request_bounds
 from harness.types import (
+    CONFIRM,
     RESPONSE,
     Constraint,
     Decision,
@@ -264,6 +265,39 @@ def assess(slo: ServiceLevelObjective, result: TrialResult) -> Assessment:
             reason = "; ".join(finding.reason for finding in against)
             return Assessment(result, decision, cause, reason, tuple(findings), latency_ms)
     return Assessment(result, Decision.PASS, "", "", tuple(findings), latency_ms)
+
+
+class Judged(Protocol):
+    """A trial that was judged: an `Assessment`, or a result with its decision."""
+
+    @property
+    def trial(self) -> Trial: ...  # noqa: D102
+    @property
+    def decision(self) -> Decision: ...  # noqa: D102
+
+
+J = TypeVar("J", bound=Judged)
+
+
+def borne_out(judged: Iterable[J]) -> list[J]:
+    """What passes, but for configurations whose fresh measurement is valid and does not pass.
+
+    Args:
+        judged: trials in the order they were measured; of fresh measurements the last valid one
+            counts.
+    """
+    every = list(judged)
+    fresh = {
+        one.trial.configuration: one.decision
+        for one in every
+        if one.trial.stage == CONFIRM and one.decision is not Decision.INVALID
+    }
+    return [
+        one
+        for one in every
+        if one.decision is Decision.PASS
+        and fresh.get(one.trial.configuration, Decision.PASS) is Decision.PASS
+    ]
 
 
 def would_hold(slo: ServiceLevelObjective, result: TrialResult) -> bool:

@@ -331,8 +331,8 @@ def _rate_notes(costs: Sequence[VariantCost], demand: Demand | None) -> Iterator
     unconfirmed = list(dict.fromkeys(one.variant for one in costs if not one.confirmed))
     if unconfirmed:
         yield (
-            f"the throughput of {', '.join(unconfirmed)} is the best of the search, which was not "
-            "measured again: the best of many is partly luck"
+            f"the throughput of {', '.join(unconfirmed)} is the best of the search, which no fresh "
+            "measurement bears out: the best of many is partly luck"
         )
     if demand is None:
         return

@@ -275,6 +275,24 @@ def test_the_best_of_a_search_alone_is_noted():
     )
 
 
+def test_what_a_fresh_measurement_does_not_bear_out_has_no_price():
+    """10,000/s met the objective once, and not when measured afresh: 900/s is what holds."""
+    lucky = result(STUDENT, 10_000.0, stage="workload")
+    fresh = result(STUDENT, 9_000.0, p95_ms=80.0)
+    other = result(STUDENT, 900.0, stage="workload", concurrency=2)
+    found = cost(ask(run_of(result(TEACHER, 250.0), lucky, fresh, other)), STUDENT)
+    assert found.inferences_per_s.value == 900.0
+    reason, step = unpriced(lucky, fresh)
+    assert reason.startswith(
+        "no trial of it meets the objective when it is measured afresh: p95 80"
+    )
+    assert step == "ask for less with --slo"
+    spoiled = result(STUDENT, 9_000.0, invalid="the generator was the bottleneck")
+    report = ask(run_of(result(TEACHER, 250.0), lucky, spoiled))
+    assert cost(report, STUDENT).inferences_per_s.value == 10_000.0
+    assert any("student is the best of the search, which no fresh" in one for one in report.notes)
+
+
 def unpriced(*trials, verdicts=()):
     report = ask(run_of(result(TEACHER, 250.0), *trials, verdicts=verdicts))
     (found,) = report.unpriced
