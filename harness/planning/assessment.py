@@ -267,7 +267,7 @@ def assess(slo: ServiceLevelObjective, result: TrialResult) -> Assessment:
     return Assessment(result, Decision.PASS, "", "", tuple(findings), latency_ms)
 
 
-class Judged(Protocol):
+class JudgedTrial(Protocol):
     """A trial that was judged: an `Assessment`, or a result with its decision."""
 
     @property
@@ -276,10 +276,10 @@ class Judged(Protocol):
     def decision(self) -> Decision: ...  # noqa: D102
 
 
-J = TypeVar("J", bound=Judged)
+T = TypeVar("T", bound=JudgedTrial)
 
 
-def borne_out(judged: Iterable[J]) -> list[J]:
+def borne_out(judged: Iterable[T]) -> list[T]:
     """What passes, but for configurations whose fresh measurement is valid and does not pass.
 
     Args:
