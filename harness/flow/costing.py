@@ -14,7 +14,7 @@ from harness.planning.cost.costs import CostQuestion, costs_of
 from harness.report.build import build_report
 from harness.runs.documents import read_document, write_document
 from harness.runs.folder import StoredRun, read_run
-from harness.types import ServiceLevelObjective
+from harness.types import Decision, ServiceLevelObjective
 from harness.types.capacity import CapacityPlan, Headroom
 from harness.types.costs import CostReport
 from harness.types.estimates import Demand
@@ -64,6 +64,8 @@ def planned_replicas(
 ) -> dict[str, Headroom]:
     """By variant, the fewest replicas that a stored plan gives for this very demand and objective.
 
+    Only replicas that are sure to meet the objective at the peak count.
+
     Args:
         plan: the newest.
         demand: what is priced.
@@ -80,8 +82,10 @@ def planned_replicas(
         objective = slo or run.objectives.get(one.family)
         if objective is None or objective.text != one.objective:
             continue
+        if one.replicas is None or one.decision is not Decision.PASS:
+            continue
         best = found.get(one.variant)
-        if one.replicas and (best is None or one.replicas.recommended < best.recommended):
+        if best is None or one.replicas.recommended < best.recommended:
             found[one.variant] = one.replicas
     return found
 

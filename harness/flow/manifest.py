@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.errors import RunFolderError
 from harness.flow.preparation import PreparedFamily
-from harness.runs.folder import read_manifest, study_digest
+from harness.runs.folder import RunFolder, read_manifest, study_digest
 from harness.runs.journal import SCHEMA_VERSION
 from harness.study import Study
 from harness.system.machine import describe_machine, source_revision
@@ -92,6 +92,60 @@ def describe_run(
         },
         "data": data,
     }
+
+
+_MACHINE = {
+    "instance": "instance type",
+    "cpu": "processor",
+    "usable_cores": "usable cores",
+    "gpus": "GPUs",
+}
+"""What of an environment can change any latency, with its name in a sentence."""
+
+
+HERE = "do this on that machine, or run the study on this one first: harness run STUDY"
+"""What to do where a finished run is to be measured further on another machine."""
+
+
+def check_machine(
+    folder: RunFolder, next_step: str = "go on there, or start a new run without --resume"
+) -> None:
+    """What was timed on one machine is not gone on with on another.
+
+    A run that timed nothing yet may move. What its manifest does not tell is not compared.
+
+    Args:
+        folder: the run's.
+        next_step: what to do on another machine.
+
+    Raises:
+        RunFolderError: processor, usable cores, GPUs or instance type have changed since.
+    """
+    journal = folder.journal
+    if not any(
+        (journal.trials, journal.cold_starts, journal.card, journal.served, journal.overheads)
+    ):
+        return
+    before, now = read_manifest(folder.path).get("environment") or {}, describe_machine()
+    changed = [
+        f"{words} {_told(before[key])} then, {_told(now[key])} now"
+        for key, words in _MACHINE.items()
+        if key in before
+        and before[key] != now[key]
+        # Firmware may keep its instance type to itself.
+        and (key != "instance" or (before[key] and now[key]))
+    ]
+    if changed:
+        raise RunFolderError(
+            f"{folder.path} was measured on another machine: {'; '.join(changed)}",
+            next_step=next_step,
+        )
+
+
+def _told(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return str(value) or "unknown"
 
 
 def _check_data(path: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:

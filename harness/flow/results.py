@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -359,11 +360,17 @@ def records_folder(folder: RunFolder, trial: Trial) -> Path:
 
 @contextmanager
 def completing_records(folder: Path | None) -> Iterator[None]:
-    """Complete the records of generators that were killed, whatever ended the trial.
+    """Begin with an empty folder, and complete the records of generators that were killed.
+
+    What is in the folder is of an earlier attempt at the trial, which may have had more workers:
+    readers of the folder would count its requests too.
 
     Raises:
-        StorageError: they cannot be written.
+        StorageError: they cannot be written, or the earlier ones not be removed.
     """
+    if folder is not None and folder.exists():
+        with storage_errors(folder):
+            shutil.rmtree(folder)
     try:
         yield
     finally:

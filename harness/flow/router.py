@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import RunFolderError
+from harness.flow.manifest import HERE, check_machine
 from harness.flow.options import RunSettings
 from harness.flow.routing import ROUTE, family_results, read_rows
 from harness.flow.scoring import outcomes_path
@@ -36,6 +37,7 @@ from harness.runs.folder import RunFolder, read_run
 from harness.runs.journal import QualityEntry
 from harness.serving.endpoint import TritonClient
 from harness.serving.router import Router, load_router, make_router, unload_router, write_router
+from harness.study import Study
 from harness.tasks.classification.outcomes import NO_PREDICTION, ClassOutcomes
 from harness.tasks.encoding import take_rows
 from harness.tasks.rowwise import take
@@ -61,7 +63,8 @@ def deploy_route(folder: Path, route: Route, settings: RunSettings) -> Route:
     Scores and trials go to the run's journal under the router's name; the search never reads them.
 
     Raises:
-        RunFolderError: the run is of an external server, in use, or its artefacts have changed.
+        RunFolderError: the run is of an external server, of another machine, in use, or its
+            artefacts have changed.
         UsageError: the two models cannot stand behind one name.
         ServerError: the server died, or does not load the router.
     """
@@ -69,7 +72,7 @@ def deploy_route(folder: Path, route: Route, settings: RunSettings) -> Route:
     study = study_of(run, folder)
     results = family_results(run, route.family)
     with (
-        RunFolder.resume(folder, study) as kept,
+        _held(folder, study) as kept,
         serve_pair(folder, results, route.student, route.teacher, settings) as work,
         TritonClient(work.served.site.server.endpoint) as client,
     ):
@@ -103,6 +106,13 @@ def deploy_route(folder: Path, route: Route, settings: RunSettings) -> Route:
         else _routed_before(folder, trials[-1]),
     )
     return dataclasses.replace(route, deployed=deployed)
+
+
+def _held(folder: Path, study: Study) -> RunFolder:
+    """The run's folder, on the machine that it was measured on."""
+    kept = RunFolder.resume(folder, study)
+    check_machine(kept, HERE)
+    return kept
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from harness.flow.lm_evaluation import evaluate_family
 from harness.flow.lm_plan import TaskEvaluation
 from harness.flow.loaded_quality import score_under_load
 from harness.flow.losses import trace_losses
-from harness.flow.manifest import describe_run
+from harness.flow.manifest import check_machine, describe_run
 from harness.flow.null_model import measure_overhead
 from harness.flow.options import RunSettings
 from harness.flow.preparation import PreparedFamily, prepare, prepare_alone
@@ -187,7 +187,11 @@ def _served_into(
 
     With `only` it is one variant, or one ensemble, and what that needs.
     The server has a response cache as the study says, or as `response_cache` does.
+
+    Raises:
+        RunFolderError: the run was measured on another machine, or on other data.
     """
+    check_machine(folder)
     if external is not None:
         served = (
             serve_writing(study, external, settings)
@@ -233,13 +237,15 @@ def _write_down(
     server: Mapping[str, Mapping[str, Any]],
     settings: RunSettings,
 ) -> None:
+    # First, for it refuses other data: of a run that is refused the journal stays as it was.
+    manifest = describe_run(study, folder.path, families, server)
     for family in families:
         for variant in family.served:
             _tell_if_exchanged(variant, folder, settings)
             folder.journal.add(variant)
         for failed in family.failed:
             folder.journal.add(failed)
-    folder.write_manifest(describe_run(study, folder.path, families, server))
+    folder.write_manifest(manifest)
 
 
 def _tell_if_exchanged(variant: ModelVariant, folder: RunFolder, settings: RunSettings) -> None:

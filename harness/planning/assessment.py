@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 from harness.metrics import latency_of, metric_named
 from harness.planning.clauses import (
@@ -21,6 +21,8 @@ from harness.planning.clauses import (
 )
 from harness.study.clauses import judged_latency, load_clauses, quality_clauses, request_bounds
 from harness.types import (
+    CONFIRM,
+    RESPONSE,
     Constraint,
     Decision,
     QualityScore,
@@ -223,9 +225,16 @@ class Assessment:
         return max((finding.strain for finding in self.findings), default=float("inf"))
 
     @property
-    def latency_strain(self) -> float:
-        """The tightest latency clause's value in units of its bound; zero where there is none."""
-        return max((f.strain for f in self.findings if f.cause == "latency"), default=0.0)
+    def response_strain(self) -> float:
+        """The tightest response latency in units of its bound; zero where no clause bounds one."""
+        return max(
+            (
+                finding.strain
+                for finding in self.findings
+                if metric_named(finding.constraint.metric).span == RESPONSE
+            ),
+            default=0.0,
+        )
 
     def _all_but(self, *kinds: MetricKind) -> bool:
         """Whether every clause is promising, but for those on metrics of some kinds."""
@@ -256,6 +265,39 @@ def assess(slo: ServiceLevelObjective, result: TrialResult) -> Assessment:
             reason = "; ".join(finding.reason for finding in against)
             return Assessment(result, decision, cause, reason, tuple(findings), latency_ms)
     return Assessment(result, Decision.PASS, "", "", tuple(findings), latency_ms)
+
+
+class JudgedTrial(Protocol):
+    """A trial that was judged: an `Assessment`, or a result with its decision."""
+
+    @property
+    def trial(self) -> Trial: ...  # noqa: D102
+    @property
+    def decision(self) -> Decision: ...  # noqa: D102
+
+
+T = TypeVar("T", bound=JudgedTrial)
+
+
+def borne_out(judged: Iterable[T]) -> list[T]:
+    """What passes, but for configurations whose fresh measurement is valid and does not pass.
+
+    Args:
+        judged: trials in the order they were measured; of fresh measurements the last valid one
+            counts.
+    """
+    every = list(judged)
+    fresh = {
+        one.trial.configuration: one.decision
+        for one in every
+        if one.trial.stage == CONFIRM and one.decision is not Decision.INVALID
+    }
+    return [
+        one
+        for one in every
+        if one.decision is Decision.PASS
+        and fresh.get(one.trial.configuration, Decision.PASS) is Decision.PASS
+    ]
 
 
 def would_hold(slo: ServiceLevelObjective, result: TrialResult) -> bool:

@@ -220,7 +220,7 @@ def _open_point(candidates: Candidates) -> _OpenPoint:
     unsettled = [one for one in candidates.current if one.decision is not Decision.FAIL]
     if not unsettled:
         problem = f"no trial was measured of {', '.join(candidates.untried)}."
-        return _OpenPoint(problem, "continue with --resume, or run the study again")
+        return _OpenPoint(problem, "run the study again")
     first = best(one for one in unsettled if one.decision is not Decision.INVALID)
     if first is None:
         return _invalid_point(candidates, unsettled[0])
@@ -230,9 +230,19 @@ def _open_point(candidates: Candidates) -> _OpenPoint:
         problem = f"the best candidate, {name}, {quality.reason}."
         return _OpenPoint(problem, _quality_step(quality))
     if first.decision is Decision.PASS:
-        problem = f"{name} met it when first measured, but no fresh measurement confirms that."
-        return _OpenPoint(problem, "run the study again, or continue with --resume")
+        return _unconfirmed_point(name, candidates.fresh.get(first.trial.configuration))
     return _OpenPoint(f"the best candidate, {name}: {first.reason}.", _longer(first))
+
+
+def _unconfirmed_point(name: str, fresh: Assessment | None) -> _OpenPoint:
+    """The best candidate passed once; a fresh measurement is missing, or cannot be trusted."""
+    problem = f"{name} met it when first measured, but no fresh measurement confirms that"
+    if fresh is None:
+        return _OpenPoint(f"{problem}.", "run the study again")
+    return _OpenPoint(
+        f"{problem}; {fresh.trial.trial_id} is {fresh.decision}: {fresh.reason}.",
+        "fix what made the trial invalid, then run the study again",
+    )
 
 
 def _spoiled_point(winner: Assessment, spoiled: Assessment) -> _OpenPoint:

@@ -54,8 +54,12 @@ CONFIRM_TRIES = 3
 """Each try is another chance for luck: after three the sweep was too noisy to choose by."""
 AGAIN_TRIES = 3
 """Invalid trials that are measured again: after three something is wrong that stays."""
+CONFIRM_REPEAT = 1
+"""Repeat number of the confirming trial."""
 AGAIN_REPEAT = 2
-"""Repeat number of a trial that is measured again; the confirming one is 1."""
+"""Repeat number of a trial that is measured again because it was invalid."""
+CONFIRM_AGAIN_REPEAT = 2 * STEADIER_REPEAT + CONFIRM_REPEAT
+"""Repeat number of a confirming trial that is measured again because it was invalid."""
 CLEARLY_MORE = 1.10
 """What an unconfirmed candidate must promise over a confirmed one to be measured again too: the
 sweep's numbers flatter those that come out on top, by about as much as windows differ."""
@@ -80,8 +84,8 @@ class PlannedSearch(ABC):
     """A search whose plan is a generator of trials that reads what was measured so far.
 
     It explores, measures an invalid trial again that would have been the best, then measures the
-    winner again. What does not hold up is taken for a load that does not hold; with that in mind
-    it explores on, for the next candidate.
+    winner again, and once more where that is invalid. What does not hold up is taken for a load
+    that does not hold; with that in mind it explores on, for the next candidate.
     """
 
     def __init__(
@@ -120,8 +124,9 @@ class PlannedSearch(ABC):
         self._confirm_duration_s = confirm_duration_s
         self._unproven = reserved.unproven
         self._yardsticks = reserved.yardsticks
-        self._again: set[Configuration] = set()
-        """Measured again because the first time was invalid."""
+        self._again: list[Configuration] = []
+        """Measured again because the first time was invalid; two times where that happened both
+        when it was found and when it was confirmed."""
         self._swept: dict[Configuration, Assessment] = {}
         self._fresh: dict[Configuration, Assessment] = {}
         self._pruned: dict[str, Rejection] = {}
@@ -171,16 +176,27 @@ class PlannedSearch(ABC):
     def _stages(self) -> Stage:
         yield from self._explore()
         while (spoiled := self._spoiled()) is not None:
-            self._again.add(spoiled.trial.configuration)
-            yield dataclasses.replace(spoiled.trial, repeat=AGAIN_REPEAT)
+            yield self._once_more(spoiled.trial, AGAIN_REPEAT)
             yield from self._explore()  # it may hold, and then a heavier load may too
         for _ in range(CONFIRM_TRIES):
             chosen = self._next_to_confirm()
             if chosen is None:
                 return
-            fresh = yield from self._measure(self._afresh(chosen.trial))
+            fresh = yield from self._confirm(chosen.trial)
             if fresh.decision is not Decision.PASS:
                 yield from self._explore()  # what did not hold up may have ruled others out
+
+    def _confirm(self, trial: Trial) -> Measured:
+        """A trial's fresh measurement; where it is invalid, the one after it."""
+        fresh = yield from self._measure(self._afresh(trial))
+        if fresh.decision is Decision.INVALID and len(self._again) < AGAIN_TRIES:
+            yield self._once_more(fresh.trial, CONFIRM_AGAIN_REPEAT)
+        return self._fresh[trial.configuration]
+
+    def _once_more(self, trial: Trial, repeat: int) -> Trial:
+        """An invalid trial, to be measured again; it is noted that it was."""
+        self._again.append(trial.configuration)
+        return dataclasses.replace(trial, repeat=repeat)
 
     def _trial(self, variant: str, serving: ServingConfig, workload: Workload, stage: str) -> Trial:
         return Trial(variant, self._family, serving, workload, stage)
@@ -210,25 +226,48 @@ class PlannedSearch(ABC):
         own = self._swept.values() if variant is None else self._swept_of(variant)
         return [one for one in own if self._undoing(one) is None]
 
+    def _beside(self, variant: str) -> list[Assessment]:
+        """What stands of the variants that may be preferred to this one, its own included.
+
+        Yardsticks are set against yardsticks only, and undecided quality against its like.
+        """
+        return [
+            one
+            for one in self._standing()
+            if (one.trial.variant not in self._yardsticks or variant in self._yardsticks)
+            and (one.trial.variant not in self._unproven or variant in self._unproven)
+        ]
+
     def _leader(self) -> Assessment | None:
         """The best of the candidates."""
         return best(one for one in self._standing() if one.trial.variant not in self._yardsticks)
 
     def _spoiled(self) -> Assessment | None:
-        """The invalid trial to measure again: as measured, it would be the best of all."""
+        """The invalid trial to measure again: as measured, it would be the best.
+
+        Of all that may be preferred to it, that is. What may be recommended comes first.
+        """
         if len(self._again) >= AGAIN_TRIES:
             return None
-        known = (one.inferences_per_s for one in self._standing() if one.promising)
-        least = (1 - THROUGHPUT_TIE) * max(known, default=0.0)
         worth = (
             one
             for one in self._swept.values()
             if one.decision is Decision.INVALID
-            and one.inferences_per_s >= least
+            and one.inferences_per_s >= self._least_to_win(one.trial.variant)
             and would_hold(self._slo, one.result)
             and one.trial.configuration not in self._again
         )
-        return max(worth, key=lambda one: one.inferences_per_s, default=None)
+        reserved = self._unproven | self._yardsticks
+        return max(
+            worth,
+            key=lambda one: (one.trial.variant not in reserved, one.inferences_per_s),
+            default=None,
+        )
+
+    def _least_to_win(self, variant: str) -> float:
+        """Throughput with which a variant's trial would be as good as the best of its rivals."""
+        known = (one.inferences_per_s for one in self._beside(variant) if one.promising)
+        return (1 - THROUGHPUT_TIE) * max(known, default=0.0)
 
     def _undoing(self, one: Assessment) -> Assessment | None:
         """The fresh measurement that does not bear out what exploring measured, if there is one."""
@@ -246,7 +285,7 @@ class PlannedSearch(ABC):
         longer = dataclasses.replace(
             workload, duration_s=self._confirm_duration_s, min_duration_s=shortest_s
         )
-        return dataclasses.replace(trial, workload=longer, stage=CONFIRM, repeat=1)
+        return dataclasses.replace(trial, workload=longer, stage=CONFIRM, repeat=CONFIRM_REPEAT)
 
     def _next_to_confirm(self) -> Assessment | None:
         """The best that passed, else the best that is promising; proven quality comes first.

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from harness.planning.assessment import borne_out
 from harness.types import (
     SATURATION,
     ArrivalProcess,
-    Decision,
     LoadMode,
     Trial,
     TrialResult,
@@ -42,7 +42,8 @@ def saturation_trials(
 
     The winner is what the verdict recommends; where it recommends nothing, the student that met
     the objective's load clauses with the highest throughput, if any did. The teacher is measured
-    as it was best, in whichever of its precisions.
+    as it was best, in whichever of its precisions. What a fresh measurement did not bear out did
+    not meet them.
 
     Args:
         verdict: of the family.
@@ -52,10 +53,11 @@ def saturation_trials(
     """
     valid = [one for one in results if one.valid and one.throughput_requests_per_s > 0]
     recommended = next((r for r in valid if r.trial.trial_id == verdict.recommended), None)
-    of_teacher = [one for one in valid if one.trial.variant in teachers]
-    of_students = [one for one in valid if one.trial.variant not in teachers]
-    winner = recommended or _most(_passing(of_students))
-    teacher = _most(_passing(of_teacher)) or _most(of_teacher)
+    passing = [one for one in borne_out(results) if one.throughput_requests_per_s > 0]
+    winner = recommended or _most(one for one in passing if one.trial.variant not in teachers)
+    teacher = _most(one for one in passing if one.trial.variant in teachers) or _most(
+        one for one in valid if one.trial.variant in teachers
+    )
     chosen = [one for one in (winner, teacher) if one is not None]
     if winner is not None and winner.trial.variant in teachers:
         chosen = [winner]
@@ -96,10 +98,6 @@ def _cell(trial: Trial) -> tuple[object, ...]:
     workload = trial.workload
     sizes = (workload.client_batch_size, workload.batch_mix, workload.length_mix)
     return (trial.variant, trial.serving, workload.protocol, *sizes)
-
-
-def _passing(results: Iterable[TrialResult]) -> list[TrialResult]:
-    return [one for one in results if one.decision is Decision.PASS]
 
 
 def _most(results: Iterable[TrialResult]) -> TrialResult | None:

@@ -253,21 +253,17 @@ class BisectionSearch(PlannedSearch):
 
     def _rival(self, variant: str) -> Assessment | None:
         """The most throughput that passed, of variants that may be preferred to this one."""
-        rivals = (
-            one
-            for one in self._standing()
-            if one.decision is Decision.PASS
-            and (one.trial.variant not in self._yardsticks or variant in self._yardsticks)
-            and (one.trial.variant not in self._unproven or variant in self._unproven)
-        )
+        rivals = (one for one in self._beside(variant) if one.decision is Decision.PASS)
         return max(rivals, key=lambda one: one.inferences_per_s, default=None)
 
 
 def _failed(ladder: Ladder, one: Assessment) -> TriedLoad:
     """What a load that does not hold tells of those beside it.
 
-    A closed loop has Little's law. An open one is limited only by the rate it offers: what an
-    overloaded server still achieves may be less than it gives at a lighter load.
+    A closed loop has Little's law, which speaks of the response alone: the first token waits only
+    once all slots are taken, so what is many times too slow may hold at little less load. An open
+    loop is limited only by the rate it offers: what an overloaded server still achieves may be less
+    than it gives at a lighter load.
     """
     workload = one.trial.workload
     load = load_of(workload)
@@ -278,6 +274,5 @@ def _failed(ladder: Ladder, one: Assessment) -> TriedLoad:
         return TriedLoad(load, holds=False, ceiling=load, potential=lighter_per_s)
     if not one.overloaded:
         return TriedLoad(load, holds=False, ceiling=load)
-    return TriedLoad(
-        load, holds=False, ceiling=load / one.latency_strain, potential=one.inferences_per_s
-    )
+    ceiling = load / max(1.0, one.response_strain)
+    return TriedLoad(load, holds=False, ceiling=ceiling, potential=one.inferences_per_s)

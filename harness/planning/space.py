@@ -6,7 +6,7 @@ between the heaviest that held and the lightest that did not it is bisected, to 
 
 In a closed loop two laws save trials (Lazowska et al., Quantitative System Performance, 1984,
 chapters 3 and 5). Throughput does not fall as more requests are in flight, so by Little's law N
-requests whose latency is s times too long rule out all loads above N / s. And a saturated server
+requests whose response is s times too late rule out all loads above N / s. And a saturated server
 gives no more throughput for more load, only more latency: the search stops there.
 """
 

@@ -72,12 +72,17 @@ def best_of_variant(family: FamilyResults, name: str) -> TrialResult | None:
     recommended = family.recommended
     if recommended and recommended.trial.variant == name:
         return recommended
-    best = best_trial(family.trials_of(name), family.percentile)
+    return _best_afresh(family.trials_of(name), family.percentile)
+
+
+def _best_afresh(results: Sequence[TrialResult], percentile: str) -> TrialResult | None:
+    """The best trial, or the fresh measurement of its configuration that stands for it."""
+    best = best_trial(results, percentile)
     if best is None:
         return None
     fresh = [
         one
-        for one in measured(family.trials_of(name))
+        for one in measured(results)
         if one.trial.stage == CONFIRM and one.trial.configuration == best.trial.configuration
     ]
     return fresh[-1] if fresh else best
@@ -119,7 +124,7 @@ def best_by_batch(family: FamilyResults) -> list[TrialResult]:
         own = family.trials_of(variant.name)
         for size in sorted({result.trial.workload.client_batch_size for result in own}):
             of_size = [r for r in own if r.trial.workload.client_batch_size == size]
-            chosen = best_trial(of_size, family.percentile)
+            chosen = _best_afresh(of_size, family.percentile)
             best += [chosen] if chosen else []
     return best
 
@@ -131,7 +136,7 @@ def strongest_teacher(family: FamilyResults) -> TrialResult | None:
     if recommended and recommended.trial.variant in teachers:
         return recommended
     own = [result for result in family.trials if result.trial.variant in teachers]
-    return best_trial(own, family.percentile)
+    return _best_afresh(own, family.percentile)
 
 
 def spans_of(result: TrialResult) -> list[LatencySpan]:

@@ -2,7 +2,7 @@
 
 A line is appended and fsynced before anything else happens. Tables and verdict are derived from
 it and can be written again at any time; a torn last line (the machine died while writing) is
-ignored, and cut off when the run goes on.
+ignored, and cut off when the run goes on. A last line that lacks nothing but its end counts.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ from harness.types.losses import LossEntry, PairedMeasure, Relabelling
 from harness.types.roles import StudentRoles
 
 SCHEMA_VERSION = 1
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)
+"""What reading a line raises that is none of a journal."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,15 @@ def _measured_of(entry: Entry) -> tuple[Any, Any]:
     return getattr(named, "variant", None), getattr(entry, "sha256", None)
 
 
+def _is_whole(line: bytes) -> bool:
+    """Whether a line can be read."""
+    try:
+        Journal(Path())._take(json.loads(line))
+    except UNREADABLE:
+        return False
+    return True
+
+
 @dataclass
 class Journal:
     """What a journal holds, by name; a later line of the same name replaces an earlier one.
@@ -195,7 +206,7 @@ class Journal:
                 continue
             try:
                 journal._take(json.loads(line))
-            except (ValueError, LookupError, TypeError, AttributeError) as error:
+            except UNREADABLE as error:
                 if number == len(lines):
                     break  # no line end: torn by a crash; that result is measured again
                 raise RunFolderError(
@@ -215,14 +226,22 @@ class Journal:
         self._append(kind.name, kind.adapter.dump_python(entry, mode="json"))
 
     def cut_torn_line(self) -> None:
-        """Drop an unfinished last line, so that the next append starts on its own line."""
+        """End the last line or drop it, so that the next append starts on its own line.
+
+        Dropped is what cannot be read, and is measured again. What was read is in use already.
+        """
         if not self.path.is_file():
             return
         data = self.path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if whole != data:
-            with storage_errors(self.path):
-                self.path.write_bytes(whole)
+        end = data.rfind(b"\n") + 1
+        if end == len(data):
+            return
+        with storage_errors(self.path), self.path.open("r+b") as journal:
+            if _is_whole(data[end:]):
+                journal.seek(len(data))
+                journal.write(b"\n")
+            else:
+                journal.truncate(end)
 
     def _take(self, line: Mapping[str, Any]) -> None:
         """A line; one of a kind that a later version may know is left alone."""

@@ -131,10 +131,11 @@ class Saving:
     """Share of the teacher's cost per million that is saved, by the throughputs measured: scaling
     to another type is taken to be the same for both."""
     usd_per_month: Interval | None
-    """Savings per month; None where no demand was given."""
+    """Savings per month; None where no demand was given, or a plan counts the machines of one of
+    the two alone: its machines have spare ones, the other's have none."""
     break_even: BreakEven | None
-    """When the investment pays off; None where no demand, or neither training nor engineering cost,
-    was given."""
+    """When the investment pays off; None where there are no savings per month, or neither training
+    nor engineering cost was given."""
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,8 @@ def ask_until_late(client: tritonclient.grpc.InferenceServerClient, tensor: Any)
         try:
             client.infer("any", [tensor], client_timeout=CONSTANT_S / 2)
         except tritonclient.grpc.InferenceServerException as error:
-            assert "Deadline" in str(error)
+            if "Deadline" not in str(error):
+                raise
             return answered
     pytest.fail("each was answered in time")
 

@@ -124,6 +124,20 @@ def test_a_torn_last_line_is_ignored_and_cut_before_the_next_append(folder, stud
     assert list(Journal.read(path).trials) == [first.trial.trial_id, second.trial.trial_id]
 
 
+def test_a_last_line_that_lacks_only_its_end_is_kept(folder, study):
+    """It is in use from when it is read, so it has to be in the file when it is read again."""
+    first, second = sample_trial_result(concurrency=1), sample_trial_result(concurrency=4)
+    with folder:
+        folder.journal.add(first)
+    path = folder.path / JOURNAL
+    path.write_bytes(path.read_bytes().removesuffix(b"\n"))
+    resumed = RunFolder.resume(folder.path, study)
+    assert list(resumed.journal.trials) == [first.trial.trial_id]
+    with resumed:
+        resumed.journal.add(second)
+    assert list(Journal.read(path).trials) == [first.trial.trial_id, second.trial.trial_id]
+
+
 def test_a_broken_line_in_the_middle_is_no_crash_s_doing(folder):
     with folder:
         folder.journal.add(sample_trial_result())

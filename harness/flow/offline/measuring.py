@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.errors import RunFolderError
 from harness.flow.card import card_serving, family_subjects, preload_for
 from harness.flow.input_checks import check_driven
+from harness.flow.manifest import HERE, check_machine
 from harness.flow.offline.walk import SERVED, growths_of, walk_up
 from harness.flow.options import ProgressSink, RunSettings
 from harness.flow.preparation import PreparedFamily, prepare
@@ -54,7 +55,8 @@ def measure_batches(
         By variant, throughput over batch size in process; none of what only a server can open.
 
     Raises:
-        RunFolderError: the run is of an external server, in use, or its artefacts have changed.
+        RunFolderError: the run is of an external server, of another machine, in use, or its
+            artefacts have changed.
         ServerError: the server died, or does not load a model.
     """
     study = study_of(run, folder)
@@ -65,6 +67,7 @@ def measure_batches(
     )
     check_driven(narrowed)
     with RunFolder.resume(folder, study) as kept:
+        check_machine(kept, HERE)
         families = prepare(
             narrowed,
             repository=settings.repository,

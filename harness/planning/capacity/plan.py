@@ -10,7 +10,13 @@ from harness.metrics import metric_named
 from harness.planning.capacity.draws import ArrivalSource
 from harness.planning.capacity.fit import fit_capacity, is_usable
 from harness.planning.capacity.headroom import Surroundings, cold_start_seconds, headroom
-from harness.planning.capacity.judging import SHARES, highest_rate, meets, planned_clauses
+from harness.planning.capacity.judging import (
+    SHARES,
+    Predicted,
+    highest_rate,
+    meets,
+    planned_clauses,
+)
 from harness.planning.capacity.measured import measured_replicas, plan_measured
 from harness.planning.capacity.model import CapacityModel
 from harness.types import (
@@ -22,9 +28,9 @@ from harness.types import (
     TrialResult,
     WireProtocol,
 )
-from harness.types.capacity import MEASURED_RANGE, DeploymentPlan, MeasuredPoint, Prediction
+from harness.types.capacity import MEASURED_RANGE, DeploymentPlan, Headroom, MeasuredPoint
 from harness.types.estimates import Demand, Interval
-from harness.words.numbers import number, percent
+from harness.words.numbers import count, number, percent
 
 BUDGET = 1_200_000
 """Requests that all curves of a plan may simulate, so that it answers within seconds."""
@@ -229,31 +235,32 @@ def _deployment(
         measured=_points(candidate, model, trials, statistic),
         error=model.error,
         cold_start_s=cold_start_s,
-        note=_note(
-            model, reached, most, at_peak or curve[0], predicted.reason, planned=rate.low > 0
+        note="; ".join(
+            [
+                *_unsure(replicas, predicted),
+                *_beyond(reached, most),
+                *(at_peak.outside if at_peak else model.limits),
+            ]
         ),
     )
 
 
-def _note(
-    model: CapacityModel,
-    reached: Interval,
-    most: float,
-    prediction: Prediction,
-    reason: str,
-    *,
-    planned: bool,
-) -> str:
-    """What a reader has to know of a row."""
-    parts = []
-    if not planned:
-        parts.append(f"no rate is sure to meet the objective: at the lowest simulated, {reason}")
+def _unsure(replicas: Headroom | None, predicted: Predicted) -> Iterator[str]:
+    """Why a row is no pass."""
+    if replicas is None:
+        yield f"no rate is sure to meet the objective: at the lowest simulated, {predicted.reason}"
+    elif predicted.decision is not Decision.PASS:
+        many = "1 replica" if replicas.peak == 1 else f"{count(replicas.peak)} replicas"
+        yield f"not sure to meet the objective: at the peak on {many}, {predicted.reason}"
+
+
+def _beyond(reached: Interval, most: float) -> Iterator[str]:
+    """What might be planned with, had it been measured."""
     if reached.low > most:
-        parts.append(
+        yield (
             f"{number(reached.low)} requests/s might do, {percent(reached.low / most - 1)} above "
             f"the highest that was measured ({number(most)}), which is what is planned with"
         )
-    return "; ".join([*parts, *(prediction.outside if planned else model.limits)])
 
 
 def _points(

@@ -274,7 +274,7 @@ def _savings(costs: Sequence[VariantCost], question: CostQuestion) -> Iterator[S
 def _saving(teacher: VariantCost, student: VariantCost, question: CostQuestion) -> Saving:
     before, after = teacher.usd_per_million_inferences, student.usd_per_million_inferences
     monthly = None
-    if teacher.fleet is not None and student.fleet is not None:
+    if teacher.fleet and student.fleet and _counted_alike(teacher, student, question):
         monthly = difference(teacher.fleet.usd_per_month, student.fleet.usd_per_month)
     invested = question.training_usd + question.engineering_usd
     paid_back = None
@@ -291,6 +291,11 @@ def _saving(teacher: VariantCost, student: VariantCost, question: CostQuestion) 
         monthly,
         paid_back,
     )
+
+
+def _counted_alike(teacher: VariantCost, student: VariantCost, question: CostQuestion) -> bool:
+    """Whether both fleets are a plan's, headroom included, or neither is."""
+    return (teacher.variant in question.replicas) == (student.variant in question.replicas)
 
 
 def _as_measured(one: VariantCost) -> Interval:
@@ -326,8 +331,8 @@ def _rate_notes(costs: Sequence[VariantCost], demand: Demand | None) -> Iterator
     unconfirmed = list(dict.fromkeys(one.variant for one in costs if not one.confirmed))
     if unconfirmed:
         yield (
-            f"the throughput of {', '.join(unconfirmed)} is the best of the search, which was not "
-            "measured again: the best of many is partly luck"
+            f"the throughput of {', '.join(unconfirmed)} is the best of the search, which no fresh "
+            "measurement bears out: the best of many is partly luck"
         )
     if demand is None:
         return
@@ -358,6 +363,7 @@ def _plan_notes(
     without = [one.variant for one in costs if one.variant not in question.replicas]
     if without:
         yield (
-            f"the plan has no replicas of {', '.join(dict.fromkeys(without))}: its machines are as "
-            "many as the peak fills, without a spare one"
+            f"the plan has no replicas of {', '.join(dict.fromkeys(without))} that are sure to "
+            "meet the objective: its machines are as many as the peak fills, without a spare one, "
+            "and beside a plan's machines, which have spare ones, no saving per month is counted"
         )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from harness.planning.assessment import assess
+from harness.planning.assessment import Assessment, assess, borne_out
 from harness.types import (
     CONFIRM,
     Decision,
@@ -71,7 +71,8 @@ def sustained_rate(
 ) -> SustainedRate | WithoutRate:
     """The highest throughput of a variant in a trial that meets the objective.
 
-    Trials of the confirming stage count before all others, and, where a demand is given, those
+    Trials of the confirming stage count before all others, what they did not bear out does not
+    count, and, where a demand is given, those
     with its rows per request before those with other ones.
 
     Args:
@@ -82,13 +83,9 @@ def sustained_rate(
     """
     trials = [one for one in run.trials if one.trial.variant == variant.name]
     judged = [assess(slo, one) for one in trials]
-    passing = [one.result for one in judged if one.decision is Decision.PASS]
+    passing = [one.result for one in borne_out(judged)]
     if not passing:
-        for decision in (Decision.UNDECIDED, Decision.INVALID, Decision.FAIL):
-            against = [one.reason for one in judged if one.decision is decision]
-            if against:
-                return WithoutRate(variant.name, *_unsettled(decision, against, run))
-        return WithoutRate(variant.name, *_never_measured(variant, run))
+        return WithoutRate(variant.name, *_without_a_pass(judged, variant, run))
     bounded = [one for one in passing if _bounds(one) is not None]
     if not bounded:
         return WithoutRate(
@@ -145,14 +142,30 @@ def _rows(workload: Workload) -> float:
     return sum(rows * weight for rows, weight in mix) / sum(weight for _, weight in mix)
 
 
-def _unsettled(decision: Decision, reasons: Sequence[str], run: MeasuredRun) -> tuple[str, str]:
+def _without_a_pass(
+    judged: Sequence[Assessment], variant: ModelVariant, run: MeasuredRun
+) -> tuple[str, str]:
     """Why no trial passes, and what to do: of the decision that is nearest to a pass."""
+    none, counted = "no trial of it meets the objective", judged
+    if any(one.decision is Decision.PASS for one in judged):
+        none += " when it is measured afresh"
+        counted = [one for one in judged if one.trial.stage == CONFIRM]
+    for decision in (Decision.UNDECIDED, Decision.INVALID, Decision.FAIL):
+        reasons = [one.reason for one in counted if one.decision is decision]
+        if reasons:
+            return _unsettled(none, decision, reasons, run)
+    return _never_measured(variant, run)
+
+
+def _unsettled(
+    none: str, decision: Decision, reasons: Sequence[str], run: MeasuredRun
+) -> tuple[str, str]:
     if decision is Decision.FAIL:
-        return f"no trial of it meets the objective: {reasons[0]}", "ask for less with --slo"
+        return f"{none}: {reasons[0]}", "ask for less with --slo"
     trials = "trial is" if len(reasons) == 1 else "trials are"
     again = f"mend what the reason names, then: harness run {_study_file(run)}"
     return (
-        f"no trial of it meets the objective, and {len(reasons)} {trials} {decision}: {reasons[0]}",
+        f"{none}, and {len(reasons)} {trials} {decision}: {reasons[0]}",
         again if decision is Decision.INVALID else _longer(run),
     )
 

@@ -1,6 +1,7 @@
 """`harness batch --measure` without a server: what is asked of it, kept, and gone on with."""
 
 import dataclasses
+import json
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -166,3 +167,13 @@ def test_another_file_than_the_runs_is_refused(folder, monkeypatch):
     with pytest.raises(RunFolderError, match="small-fp32 is another file than"):
         ask(folder, monkeypatch, variants=(VARIANTS[0], other))
     assert not (folder / "batch.json").exists()
+
+
+def test_batches_are_not_measured_on_another_machine_than_the_run(folder, monkeypatch):
+    manifest = folder / "manifest.json"
+    told = json.loads(manifest.read_text()) | {"environment": {"cpu": "another"}}
+    manifest.write_text(json.dumps(told))
+    with pytest.raises(RunFolderError, match="another machine: processor another then") as refused:
+        ask(folder, monkeypatch)
+    assert "do this on that machine" in refused.value.next_step
+    assert not read_run(folder).batches

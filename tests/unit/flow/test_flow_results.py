@@ -18,6 +18,7 @@ from harness.flow.results import (
     allowing_for_lateness,
     assess_trial,
     client_side,
+    completing_records,
     generator_side,
     reading_lateness_s,
     without_measurement,
@@ -258,3 +259,18 @@ def test_the_window_opens_when_latency_stays_as_it_is() -> None:
     steady = [a_slice(12 + at, *[5.0 + 0.1 * (at % 3)] * 8) for at in range(30)]
     assert not watch.steady(falling[:6])
     assert watch.steady([*falling, *steady])
+
+
+def test_records_of_an_earlier_attempt_at_a_trial_are_none_of_the_next(tmp_path):
+    """It had two workers and was interrupted; the next one has one."""
+    folder = tmp_path / "records" / "trial"
+    folder.mkdir(parents=True)
+    for left in ("worker-0.parquet", "worker-1.parquet", ".worker-2.parquet.stream"):
+        (folder / left).write_bytes(b"earlier")
+    with completing_records(folder):
+        assert not folder.exists()
+        folder.mkdir()
+        (folder / "worker-0.parquet").write_bytes(b"this one")
+    assert [one.name for one in folder.iterdir()] == ["worker-0.parquet"]
+    with completing_records(tmp_path / "never"), completing_records(None):
+        pass

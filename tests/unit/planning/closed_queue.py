@@ -7,12 +7,13 @@ server's capacity, latency is N over throughput. Noise is seeded by the trial's 
 """
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from planning_samples import make_result
 
 from harness.types import ServingConfig, WireProtocol, Workload
+from harness.types.latency import TTFT
 
 CORES = 2
 NOISE = 0.015
@@ -85,3 +86,28 @@ def operate(model, serving, workload):
         1 / (front_ms / 2),
     )
     return 1000 * per_ms * batch, in_flight / per_ms
+
+
+@dataclass(frozen=True)
+class Slots:
+    """A server of streams: so many answers at a time, the rest wait for their first token."""
+
+    number: int
+    answer_s: float
+
+    def per_s(self, in_flight):
+        """Answers per second."""
+        return min(in_flight, self.number) / self.answer_s
+
+    def ttft_ms(self, in_flight):
+        """A few milliseconds up to the number of slots; beyond, what is waited for one."""
+        return 5.0 + 1000 * (in_flight / self.per_s(in_flight) - self.answer_s)
+
+
+def measure_slots(trial, slots):
+    """What a load test of such servers would have found; `slots` are those of each variant."""
+    own, in_flight = slots[trial.variant], trial.workload.concurrency
+    found = make_result(trial, p95_ms=1000 * in_flight / own.per_s(in_flight),
+                        rate=own.per_s(in_flight))  # fmt: skip
+    first = make_result(trial, p95_ms=own.ttft_ms(in_flight)).latency
+    return replace(found, latencies={**found.latencies, TTFT: first})

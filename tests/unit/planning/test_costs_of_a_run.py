@@ -2,11 +2,13 @@
 
 import dataclasses
 from datetime import date
+from types import SimpleNamespace
 
 import pytest
 from cost_samples import STUDENT, TEACHER, result, run_of, variant
 
 from harness.errors import UsageError
+from harness.flow.costing import planned_replicas
 from harness.planning.cost.catalogue import Catalogue, InstanceType, read_catalogue
 from harness.planning.cost.costs import CostQuestion, costs_of, leading_instance
 from harness.report.cost.tables import costs_table
@@ -113,6 +115,45 @@ def test_a_plans_replicas_are_taken_headroom_included():
     assert 6 / (2 * band) < 2 < 6 / (2 / band) < 6
     assert bounds(cost(report, TEACHER).fleet.machines) == (2, 2, 3)  # 500 / (250, 275, 225)
     assert any(one.startswith("the plan has no replicas of teacher") for one in report.notes)
+
+
+def test_fleets_that_are_counted_in_two_ways_are_not_subtracted():
+    """The teacher's 8 planned machines have two to spare; what the student saves is not known."""
+    teachers = {TEACHER: Headroom(6, 7, 8, 8, 7)}
+    report = ask(demand=Demand(500.0), replicas=teachers, training_usd=1000.0)
+    (saved,) = report.savings
+    assert (saved.usd_per_month, saved.break_even) == (None, None)
+    assert saved.share.value == pytest.approx(0.75)
+    assert any(
+        one.startswith("the plan has no replicas of student") and "no saving per month" in one
+        for one in report.notes
+    )
+    both = {**teachers, STUDENT: Headroom(1, 2, 2, 2, 1)}
+    (saved,) = ask(demand=Demand(500.0), replicas=both).savings
+    assert saved.usd_per_month.value == 6 * 730
+
+
+def planned(replicas, decision, variant=STUDENT, **changes):
+    """A row of a plan, of which only this much is read."""
+    row = {"variant": variant, "family": "topics", "objective": "p95 < 50 ms"}
+    return SimpleNamespace(**row, replicas=replicas, decision=decision, **changes)
+
+
+def test_only_replicas_that_are_sure_to_meet_the_objective_are_paid_for():
+    """Three replicas that are undecided, or fail, do not come before four that pass."""
+    four = Headroom(3, 4, 4, 4, 3)
+    plan = SimpleNamespace(
+        demand=Demand(500.0),
+        deployments=(
+            planned(Headroom(2, 3, 3, 3, 2), Decision.UNDECIDED),
+            planned(Headroom(1, 2, 2, 2, 1), Decision.FAIL),
+            planned(Headroom(4, 5, 5, 5, 4), Decision.PASS),
+            planned(four, Decision.PASS),
+            planned(None, Decision.FAIL, TEACHER),
+            planned(Headroom(2, 3, 3, 3, 2), Decision.UNDECIDED, TEACHER),
+        ),
+    )
+    assert planned_replicas(plan, Demand(500.0), RUN, None) == {STUDENT: four}
 
 
 def test_without_a_demand_a_plan_buys_nothing():
@@ -232,6 +273,24 @@ def test_the_best_of_a_search_alone_is_noted():
         one.startswith("the throughput of student is the best of the search")
         for one in report.notes
     )
+
+
+def test_what_a_fresh_measurement_does_not_bear_out_has_no_price():
+    """10,000/s met the objective once, and not when measured afresh: 900/s is what holds."""
+    lucky = result(STUDENT, 10_000.0, stage="workload")
+    fresh = result(STUDENT, 9_000.0, p95_ms=80.0)
+    other = result(STUDENT, 900.0, stage="workload", concurrency=2)
+    found = cost(ask(run_of(result(TEACHER, 250.0), lucky, fresh, other)), STUDENT)
+    assert found.inferences_per_s.value == 900.0
+    reason, step = unpriced(lucky, fresh)
+    assert reason.startswith(
+        "no trial of it meets the objective when it is measured afresh: p95 80"
+    )
+    assert step == "ask for less with --slo"
+    spoiled = result(STUDENT, 9_000.0, invalid="the generator was the bottleneck")
+    report = ask(run_of(result(TEACHER, 250.0), lucky, spoiled))
+    assert cost(report, STUDENT).inferences_per_s.value == 10_000.0
+    assert any("student is the best of the search, which no fresh" in one for one in report.notes)
 
 
 def unpriced(*trials, verdicts=()):

@@ -354,3 +354,21 @@ def test_replicas_that_are_counted_do_meet_the_objective_at_the_peak(trials, mon
     assert one.decision is Decision.PASS
     assert 0.75 * found[0] < one.highest_rate_per_s.low < 0.97 * found[0]
     assert one.replicas.peak == math.ceil(6000 / one.highest_rate_per_s.low)
+
+
+def test_replicas_that_are_not_sure_to_meet_the_objective_say_why(trials, monkeypatch):
+    """A rate at which even the last attempt misses it."""
+    slo = parse_objective("p95 < 25 ms")
+
+    def far_too_high(*asked):
+        sure = highest_rate(*asked)
+        return replace(sure, low=2 * sure.low, value=2 * sure.low, high=2 * sure.low)
+
+    monkeypatch.setattr(plan, "highest_rate", far_too_high)
+    terms = PlanTerms(Demand(2000.0, 3.0), Surroundings(), arrival_times_ns, 0.95, 1)
+    (one,) = plan_deployments(trials, [], lambda _: slo, terms)
+    assert one.replicas
+    assert one.decision is not Decision.PASS
+    said = f"not sure to meet the objective: at the peak on {one.replicas.peak} replicas, p95 "
+    assert said in one.note
+    assert "from 25 ms" in one.note

@@ -2,9 +2,18 @@
 
 import dataclasses
 
+import pytest
 from closed_queue import DEMO_MODELS, ServedModel, demo_space, measure
 from planning_samples import make_result
-from search_drive import SLO, SLOW, drive, make_search, recommended, true_best
+from search_drive import (
+    SLO,
+    SLOW,
+    drive,
+    make_search,
+    recommended,
+    true_best,
+    verdict_of,
+)
 
 from harness.planning.assessment import QualityJudgement
 from harness.planning.decision import decide
@@ -146,3 +155,60 @@ def test_what_stays_invalid_is_measured_again_three_times_at_most():
 
     results = drive(make_search(), broken)
     assert sum(one.trial.repeat == 2 for one in results) == 3
+
+
+def test_a_fresh_measurement_that_is_invalid_is_measured_once_more():
+    def spoiled_once(trial):
+        return measure(trial, invalid="the server lacked CPU" if trial.repeat == 1 else "")
+
+    results = drive(make_search(), spoiled_once)
+    first, again = (one.trial for one in results if one.trial.stage == "confirm")
+    assert (first.repeat, again.repeat) == (1, 7)
+    assert dataclasses.replace(again, repeat=1) == first
+    assert not again.after_longer_warm_up
+    assert len({one.trial.trial_id for one in results}) == len(results)
+    assert recommended(results).trial == again
+
+
+def test_what_is_invalid_the_second_time_too_stays_unconfirmed():
+    def spoiled(trial):
+        return measure(trial, invalid="too little CPU" if trial.stage == "confirm" else "")
+
+    results = drive(make_search(), spoiled)
+    repeats = [one.trial.repeat for one in results if one.trial.stage == "confirm"]
+    assert repeats == [1, 7] * 3
+    decided = verdict_of(results)
+    assert decided.decision is Decision.UNDECIDED
+    assert "too little CPU" in decided.summary
+
+
+def spoiled_but_measured_better_again(name, best):
+    """A system in which the best trial of one variant is invalid the first time."""
+
+    def system(trial):
+        spoils = trial.variant == name and trial.repeat == 0 and trial.configuration in best
+        return measure(trial, invalid="the generator was the limit" if spoils else "")
+
+    return system
+
+
+@pytest.mark.parametrize("kind", ["unproven", "yardsticks"])
+def test_a_faster_variant_that_cannot_be_recommended_leaves_no_candidate_invalid(kind):
+    """student-int8 is faster than all; student-fp32 is what may be recommended."""
+    reserved = {kind: {"student-int8", "teacher-fp32"}}
+    undisturbed = drive(make_search(**reserved))
+    winner = next(one.trial for one in undisturbed if one.trial.stage == "confirm")
+    assert winner.variant == "student-fp32"
+    system = spoiled_but_measured_better_again("student-fp32", {winner.configuration})
+    again = [one.trial for one in drive(make_search(**reserved), system) if one.trial.repeat == 2]
+    assert [one.configuration for one in again] == [winner.configuration]
+
+
+def test_candidates_come_first_among_what_is_measured_again():
+    def broken(trial):
+        return measure(trial, invalid="the generator was the limit")
+
+    results = drive(make_search(unproven={"student-int8"}), broken)
+    again = [one.trial.variant for one in results if one.trial.repeat == 2]
+    assert again
+    assert again[0] != "student-int8"

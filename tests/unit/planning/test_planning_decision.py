@@ -89,7 +89,15 @@ def test_a_sweep_s_pass_alone_is_not_recommended():
     decided = verdict(student(1500))
     assert decided.decision is UNDECIDED
     assert decided.recommended is None
-    assert "run the study again" in decided.next_step
+    assert decided.next_step == "run the study again"
+
+
+def test_a_pass_whose_fresh_measurement_is_invalid_says_why():
+    fresh = student(1500, stage="confirm", invalid="the generator was the limit")
+    decided = verdict(student(1500), fresh)
+    assert decided.decision is UNDECIDED
+    assert f"{fresh.trial.trial_id} is invalid: the generator was the limit." in decided.summary
+    assert decided.next_step == "fix what made the trial invalid, then run the study again"
 
 
 def test_what_fails_when_measured_afresh_is_not_recommended():
@@ -226,7 +234,7 @@ def test_a_variant_that_was_never_driven_leaves_it_open():
     decided = verdict(teacher(100, p95_ms=70))
     assert decided.decision is UNDECIDED
     assert "no trial was measured of student." in decided.summary
-    assert "--resume" in verdict().next_step
+    assert decided.next_step == verdict().next_step == "run the study again"
 
 
 def test_undecided_latency_says_how_long_to_measure():

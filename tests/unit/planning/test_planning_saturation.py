@@ -81,6 +81,19 @@ def test_without_a_recommendation_it_is_the_best_student_that_met_the_load_claus
     assert [one.variant for one in trials] == ["student"] * 3 + ["teacher"] * 3
 
 
+def test_what_a_fresh_measurement_does_not_bear_out_is_not_the_best_that_met_it():
+    lucky = [result("student", 9000.0, concurrency=32), result("teacher", 800.0, concurrency=32)]
+    fresh = [
+        replace(one, trial=replace(one.trial, stage="confirm", repeat=1), decision=Decision.FAIL)
+        for one in lucky
+    ]
+    holds = [result("other", 2000.0), result("teacher-int8", 400.0)]
+    trials = saturation_trials(
+        verdict(decision=Decision.UNDECIDED), [*lucky, *fresh, *holds], TEACHERS, TERMS
+    )
+    assert list(dict.fromkeys(one.variant for one in trials)) == ["other", "teacher-int8"]
+
+
 def test_a_recommended_teacher_is_measured_once():
     teacher = result("teacher", 800.0)
     results = [teacher, result("teacher-int8", 1200.0), result("student", 400.0)]

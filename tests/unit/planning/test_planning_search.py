@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from closed_queue import DEMO_MODELS, ServedModel, demo_space, measure
+from closed_queue import DEMO_MODELS, ServedModel, Slots, demo_space, measure, measure_slots
 from open_queue import CAPACITY_PER_S, highest_rate_per_s, measure_open, open_space
 from planning_samples import judge_trial, make_result
 from search_drive import SLO, drive, make_search, recommended, reloads, true_best
@@ -160,3 +160,37 @@ def test_the_estimate_comes_near():
     search = make_search()
     estimate = search.remaining
     assert estimate == pytest.approx(len(drive(search)), rel=0.35)
+
+
+def test_a_late_first_token_leaves_loads_below_it_open():
+    """Little's law rules out loads by their response; a first token is soon there up to the slots.
+
+    At 32 in flight the slow one's first token is nine times too late, at 8 it is there at once.
+    """
+    slots = {"fast": Slots(32, 0.2), "slow": Slots(8, 0.3)}
+    loads = [
+        Workload(WireProtocol.GRPC, 1, in_flight, 2.0, 0.5, seed=1, min_duration_s=0.5)
+        for in_flight in (1, 64)
+    ]
+    slo = parse_objective("ttft p95 < 100 ms")
+    search = make_search(slo=slo, space=(list(slots), [ServingConfig()], loads))
+    results = drive(search, functools.partial(measure_slots, slots=slots))
+    tried = [one.trial.workload.concurrency for one in results if one.trial.variant == "slow"]
+    assert tried[0] == 32
+    held = [
+        one.throughput_inferences_per_s
+        for one in results
+        if one.trial.variant == "slow" and judge_trial(slo, one)[0] is Decision.PASS
+    ]
+    assert max(held) == pytest.approx(slots["slow"].per_s(8))
+    assert len(results) <= 14
+
+
+def test_a_response_that_is_too_late_too_rules_out_loads_by_littles_law():
+    slots = {"fast": Slots(32, 0.2), "slow": Slots(8, 0.3)}
+    loads = [Workload(WireProtocol.GRPC, 1, in_flight, 2.0, 0.5, seed=1) for in_flight in (1, 64)]
+    slo = parse_objective("ttft p95 < 100 ms, p95 < 301 ms")
+    search = make_search(slo=slo, space=(list(slots), [ServingConfig()], loads))
+    results = drive(search, functools.partial(measure_slots, slots=slots))
+    tried = [one.trial.workload.concurrency for one in results if one.trial.variant == "slow"]
+    assert tried[:2] == [32, 8]  # 32 in flight take 1.2 s, four times too long

@@ -87,6 +87,20 @@ def test_a_fresh_measurement_stands_for_what_the_search_found(topics):
     assert selection.best_of_variant(family, name) is lucky
 
 
+def test_fresh_measurements_stand_for_teachers_and_batches_too(topics):
+    lucky = selection.strongest_teacher(topics)
+    fresh = replace(
+        lucky,
+        trial=replace(lucky.trial, stage=CONFIRM, repeat=1),
+        decision=Decision.FAIL,
+        throughput_inferences_per_s=lucky.throughput_inferences_per_s / 2,
+    )
+    family = replace(topics, trials=(*topics.trials, fresh))
+    assert selection.strongest_teacher(family) is fresh
+    assert fresh in selection.best_by_batch(family)
+    assert lucky not in selection.best_by_batch(family)
+
+
 def test_one_best_trial_for_each_variant_and_client_batch(topics):
     keys = [
         (r.trial.variant, r.trial.workload.client_batch_size)
