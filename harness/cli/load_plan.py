@@ -92,7 +92,7 @@ def make_plan(
         source.model or source.variant or "",
         dataclasses.replace(serving.config(), response_cache=traffic.response_cache),
         traffic.workload(protocol, study.seed if study else 0, generation.generation(protocol)),
-        _objective(study, source.variant, slo),
+        _objective(study, source.variant, slo, streams=generation.generate is not None),
         generation,
     )
     if traffic.until_decided and not plan.judged:
@@ -114,18 +114,22 @@ def _study(source: Source, slo: str | None) -> Study | None:
     study = read_study(source.study_file)
     from harness.flow.pricing import priced_study
 
-    asked = study if slo is None else override(study, slo, None)
+    asked = study if slo is None else override(study, slo, only=source.variant)
     return priced_study(asked, external=source.url is not None)
 
 
-def _objective(study: Study | None, variant: str | None, slo: str | None) -> ServiceLevelObjective:
-    from harness.study.clauses import check_counted, check_priced
+def _objective(
+    study: Study | None, variant: str | None, slo: str | None, *, streams: bool
+) -> ServiceLevelObjective:
+    from harness.study.clauses import check_counted, check_priced, check_streamed
     from harness.study.objective import parse_objective
 
     if study is None or variant is None:
         alone = parse_objective(slo) if slo is not None else NO_OBJECTIVE
         check_priced(alone)
         check_counted(alone)
+        if not streams:
+            check_streamed(alone)
         return alone
     return study.objective_of(study.family_of(variant))
 

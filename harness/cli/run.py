@@ -42,8 +42,16 @@ def sweep(
     return run_to_verdict(override(read_study(study_file), slo, search), options)
 
 
-def override(study: Study, slo: str | None, search: str | None) -> Study:
-    """The study with the objective of every family, and the search, replaced.
+def override(
+    study: Study, slo: str | None, search: str | None = None, only: str | None = None
+) -> Study:
+    """The study with the objective of its families, and the search, replaced.
+
+    Args:
+        study: as its file says.
+        slo: the objective; None: each family's own.
+        search: how the best load is looked for; None: as the study says.
+        only: a variant, where the objective is asked of its family alone.
 
     Raises:
         ObjectiveError: the objective does not parse.
@@ -52,7 +60,7 @@ def override(study: Study, slo: str | None, search: str | None) -> Study:
     from harness.study.objective import parse_objective
 
     objective = None if slo is None else parse_objective(slo)
-    return study.asked_otherwise(objective=objective, search=search)
+    return study.asked_otherwise(objective=objective, search=search, only=only)
 
 
 @with_option_groups

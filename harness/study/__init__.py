@@ -14,18 +14,20 @@ if TYPE_CHECKING:
     from harness.study.cost import CostBasis
     from harness.study.document import (
         ENSEMBLE_SUFFIX,
-        PLAN_SUFFIX,
         SPECULATIVE_SUFFIX,
         Family,
-        Model,
         Study,
         Task,
         plans_of,
         speculative_name,
         study_schema,
+        variant_names,
+    )
+    from harness.study.model import (
+        PLAN_SUFFIX,
+        Model,
         teacher_first,
         variant_name,
-        variant_names,
         variants_of,
     )
     from harness.study.sweep import ServingSpace, Traffic
@@ -68,6 +70,7 @@ __all__ = [
 
 _MODULES = (
     "harness.study.document",
+    "harness.study.model",
     "harness.study.cost",
     "harness.study.sweep",
     "harness.tasks.section",
