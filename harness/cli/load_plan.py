@@ -90,7 +90,7 @@ def make_plan(
         address,
         source.variant or source.model or "",
         source.model or source.variant or "",
-        dataclasses.replace(serving.config(), response_cache=traffic.response_cache),
+        _serving(serving, traffic, study, source.variant),
         traffic.workload(protocol, study.seed if study else 0, generation.generation(protocol)),
         _objective(study, source.variant, slo, streams=generation.generate is not None),
         generation,
@@ -106,6 +106,17 @@ def make_plan(
             next_step="name a latency, a throughput or an error rate: --slo 'p95 < 50 ms'",
         )
     return plan
+
+
+def _serving(
+    serving: ServingOptions, traffic: TrafficOptions, study: Study | None, variant: str | None
+) -> ServingConfig:
+    """What was given, on instances of the kind that the study's variant is served on."""
+    found = dataclasses.replace(serving.config(), response_cache=traffic.response_cache)
+    if study is None or variant is None:
+        return found
+    kind = study.serving_of(study.family_of(variant)).instance_kind
+    return dataclasses.replace(found, instance_kind=kind)
 
 
 def _study(source: Source, slo: str | None) -> Study | None:

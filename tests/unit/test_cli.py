@@ -12,11 +12,20 @@ from harness.cli.run import override, quick_study
 from harness.cli.serve import parse_ports
 from harness.cli.session import resume_command
 from harness.cli.traffic_options import TrafficOptions
-from harness.errors import EXIT_OK, ObjectiveError, StudyError, UsageError
+from harness.errors import EXIT_OK, HarnessError, ObjectiveError, StudyError, UsageError
 from harness.flow.manifest import command_line
+from harness.report.tables.provenance import STUDY_FILE, load_command
 from harness.study.file import load_study, parse_study
 from harness.system.storage import bundled
-from harness.types import ArrivalKind, LoadMode, ShapeKind, WireProtocol
+from harness.types import (
+    ArrivalKind,
+    LoadMode,
+    ServingConfig,
+    ShapeKind,
+    Trial,
+    WireProtocol,
+    Workload,
+)
 from tests.lm_tasks import write_tasks
 from tests.samples import sample_study
 
@@ -272,3 +281,36 @@ def test_the_help_shows_defaults_that_are_words_of_its_text(capsys, monkeypatch)
 def test_the_release_is_printed(capsys):
     assert run_command(["--version"]) == EXIT_OK
     assert capsys.readouterr().out == f"harness {harness.__version__}\n"
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """What `harness load` would have measured, by its arguments."""
+
+    def plan_of(arguments):
+        plans = []
+
+        def measure(plan, *_):
+            plans.append(plan)
+            raise HarnessError("enough")
+
+        monkeypatch.setattr("harness.cli.load._measure", measure)
+        run_command(["load", *arguments])
+        (plan,) = plans
+        return plan
+
+    return plan_of
+
+
+def test_the_command_that_measures_a_trial_again_asks_for_its_configuration(planned):
+    serving = ServingConfig(8, 2000, 2, intra_op_threads=4, response_cache=True)
+    workload = Workload(WireProtocol.HTTP, 4, 3, 7.0, 1.5, 20, cached_answers=True)
+    study = str(bundled("studies") / "reference.yaml")
+    words = load_command(Trial("topics-student-fp32", "topics", serving, workload)).split()
+    plan = planned([study if word == STUDY_FILE else word for word in words[2:]])
+    assert (plan.name, plan.serving, plan.workload) == ("topics-student-fp32", serving, workload)
+
+
+def test_a_variant_is_loaded_by_hand_on_the_instances_that_its_study_serves_it_on(planned):
+    study = str(bundled("studies") / "reference-gpu.yaml")
+    assert planned([study, "--variant", "topics-student-fp32"]).serving.instance_kind == "gpu"
