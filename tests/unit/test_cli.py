@@ -57,6 +57,9 @@ def test_wrong_usage_is_exit_2(arguments, capsys):
         (["--apply-chat-template"], "--apply-chat-template is of lm-eval's tasks"),
         (["--tasks", "TASK", "--apply-chat-template"], "have no chat template"),
         (["--generate", "chat"], "--generate are only used with --url"),
+        (["--limit", "5", "--no-cache"], "--limit and --no-cache say something of --tasks"),
+        (["--num-fewshot", "0"], "--num-fewshot says something of --tasks"),
+        (["--include-path", "tests"], "--include-path says something of --tasks"),
     ],
 )
 def test_options_of_conversations_that_say_nothing_are_refused(options, said, tmp_path, capsys):
@@ -314,3 +317,9 @@ def test_the_command_that_measures_a_trial_again_asks_for_its_configuration(plan
 def test_a_variant_is_loaded_by_hand_on_the_instances_that_its_study_serves_it_on(planned):
     study = str(bundled("studies") / "reference-gpu.yaml")
     assert planned([study, "--variant", "topics-student-fp32"]).serving.instance_kind == "gpu"
+
+
+@pytest.mark.parametrize("option", [("--prometheus", "http://127.0.0.1:9"), ("--pause", "0")])
+def test_a_rollout_s_options_on_own_counters_need_some(option, tmp_path, capsys):
+    assert run_command(["rollout", str(tmp_path), *option]) == 2
+    assert f"{option[0]} says something of --own" in capsys.readouterr().err
