@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +23,16 @@ from harness.types.estimates import Demand
 if TYPE_CHECKING:
     from harness.study import Study
 
+_QUICK: Mapping[str, Mapping[str, Any]] = {
+    "traffic": {
+        "concurrencies": [1, 8],
+        "duration_s": 1.0,
+        "warmup_s": 0.3,
+        "saturation_shares": [0.4, 0.8],
+    },
+    "serving": {"queue_delays_us": [0], "instance_counts": [1]},
+}
+"""What a first look measures."""
 DEMO_DEMAND = Demand(rate_per_s=2000.0, peak_factor=3.0)
 
 
@@ -103,10 +114,20 @@ def quick_study(study: Study) -> Study:
     from harness.study.file import parse_study
 
     document = study.model_dump(mode="json")
-    document["traffic"] |= {"concurrencies": [1, 8], "duration_s": 1.0, "warmup_s": 0.3}
-    document["traffic"] |= {"saturation_shares": [0.4, 0.8]}
-    document["serving"] |= {"queue_delays_us": [0], "instance_counts": [1]}
+    for part in (document, *document["families"]):
+        for section, coarser in _QUICK.items():
+            if part[section] is not None:
+                part[section] |= _no_longer(part[section], coarser)
     return parse_study(document, source="--quick")
+
+
+def _no_longer(section: Mapping[str, Any], coarser: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a coarser section what leaves less to measure than there was: fewer points, less time."""
+    return {
+        key: value
+        for key, value in coarser.items()
+        if (len(value) < len(section[key]) if isinstance(value, list) else value < section[key])
+    }
 
 
 @with_option_groups

@@ -162,6 +162,16 @@ def test_the_quick_demo_keeps_the_models_and_measures_less(reference):
     assert quick.families[0].models == reference.families[0].models
     assert quick.traffic.duration_s < reference.traffic.duration_s
     assert quick.traffic.client_batch_sizes == reference.traffic.client_batch_sizes
+    for before, after in zip(reference.families, quick.families, strict=True):
+        usual, traffic = reference.traffic_of(before), quick.traffic_of(after)
+        assert traffic.duration_s < usual.duration_s
+        assert traffic.warmup_s < usual.warmup_s
+        for key in ("protocols", "client_batch_sizes", "concurrencies", "saturation_shares"):
+            assert len(getattr(traffic, key)) <= len(getattr(usual, key))
+        assert max(traffic.concurrencies) <= max(usual.concurrencies)
+        assert quick.serving_of(after).instance_counts == [1]
+    assert quick.families[1].traffic.saturation_shares == [0.6]
+    assert quick.traffic.saturation_shares == [0.4, 0.8]
 
 
 @pytest.mark.parametrize(
