@@ -12,7 +12,7 @@ import typer
 
 from harness.cli.external import ExternalServerOptions, check_own_server_options
 from harness.cli.generation_options import GenerationOptions
-from harness.cli.options import read_study
+from harness.cli.options import read_study, variant_missing
 from harness.cli.run import override
 from harness.cli.traffic_options import TrafficOptions
 from harness.errors import UsageError
@@ -184,7 +184,12 @@ def check_machinery(
 
 
 NOTHING_NAMED = (
-    "nothing to measure: give a study file and --variant, or all of --url, --model and --payloads"
+    "nothing to measure: give a study file and --variant, or --url, --model and --payloads, or "
+    "--generate in place of --payloads for a model that writes"
+)
+NOTHING_TO_SEND = (
+    "nothing to send: give --payloads, or --generate for a model that writes, for which prompts "
+    "are made up"
 )
 
 
@@ -232,7 +237,8 @@ class Source:
             exists=True,
             dir_okay=False,
             show_default=False,
-            help="The study file; without one, --url, --model and --payloads are required.",
+            help="The study file; without one, --url, --model and --payloads are required, or "
+            "--generate in place of --payloads for a model that writes.",
         ),
     ] = None
     variant: Annotated[
@@ -307,17 +313,20 @@ class Source:
             )
 
     def _problems(self) -> Iterator[tuple[str, str]]:
-        whole = "harness load --url http://HOST:PORT --model NAME --payloads FILE.npz"
+        there = "harness load --url http://HOST:PORT --model NAME"
+        whole = f"{there} --payloads FILE.npz, or {there} --generate chat"
         if self.study_file is None:
             if self.variant is not None:
                 yield "--variant is given without a study file", whole
-            if self.url is None or self.model is None or self.payloads is None:
+            if self.url is None or self.model is None:
                 yield NOTHING_NAMED, whole
+            if self.payloads is None:
+                yield NOTHING_TO_SEND, whole
         elif self.variant is None:
-            yield (
-                "--variant is missing: which of the study's variants?",
-                "harness load STUDY --help",
-            )
+            study = read_study(self.study_file)
+            from harness.study import served_names
+
+            yield variant_missing(served_names(study))
         elif self.payloads is not None or (self.model is not None and self.url is None):
             yield (
                 "with a study file, --payloads is not used, and --model only with --url",

@@ -244,18 +244,12 @@ class Study(Strict):
             StudyError: no model of the study has such a variant.
         """
         for family in self.families:
-            own = [name for model in family.models for name in variants_of(model)]
-            if family.ensemble:
-                own += [f"{name}{ENSEMBLE_SUFFIX}" for name in own]
-            if family.speculation is not None:
-                own.append(speculative_name(family))
-            if variant in own:
+            if variant in _served_names(family):
                 return family
-        drafted = [speculative_name(one) for one in self.families if one.speculation is not None]
         raise StudyError(
             f"study {self.name}",
             [f"no variant '{variant}'"],
-            next_step=f"its variants are: {', '.join([*variant_names(self), *drafted])}",
+            next_step=f"its variants are: {', '.join(served_names(self))}",
         )
 
 
@@ -288,6 +282,20 @@ def plans_of(family: Family) -> set[str]:
 def variant_names(study: Study) -> list[str]:
     """Names of all variants, in the study's order."""
     return [name for family in study.families for one in family.models for name in variants_of(one)]
+
+
+def served_names(study: Study) -> list[str]:
+    """Names of all that a study serves: variants, their ensembles, teachers with their draft."""
+    return [name for family in study.families for name in _served_names(family)]
+
+
+def _served_names(family: Family) -> list[str]:
+    names = [name for model in family.models for name in variants_of(model)]
+    if family.ensemble:
+        names += [f"{name}{ENSEMBLE_SUFFIX}" for name in names]
+    if family.speculation is not None:
+        names.append(speculative_name(family))
+    return names
 
 
 def study_schema() -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 import harness
 from harness.cli.main import run_command
@@ -27,6 +28,7 @@ from harness.types import (
     Workload,
 )
 from tests.lm_tasks import write_tasks
+from tests.local_study import write_local_study
 from tests.samples import sample_study
 
 
@@ -333,3 +335,36 @@ def test_a_variant_is_loaded_by_hand_on_the_instances_that_its_study_serves_it_o
 def test_a_rollout_s_options_on_own_counters_need_some(option, tmp_path, capsys):
     assert run_command(["rollout", str(tmp_path), *option]) == 2
     assert f"{option[0]} says something of --own" in capsys.readouterr().err
+
+
+def test_a_load_says_what_it_lacks_and_how_a_model_that_writes_is_asked(capsys):
+    there = ["load", "--url", "http://127.0.0.1:9", "--model", "m"]
+    for command, said in (
+        (there, "nothing to send: give --payloads, or --generate for a model that writes"),
+        (there[:3], "or --generate in place of --payloads for a model that writes"),
+        (["load"], "nothing to measure: give a study file and --variant"),
+    ):
+        assert run_command(command) == 2
+        told = " ".join(capsys.readouterr().err.split())
+        assert said in told
+        assert "--generate" in told.partition("next: ")[2]
+    run_command(["load", "--help"])
+    shown = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
+    assert "or --generate in place of --payloads for a model that writes" in shown
+
+
+def test_a_variant_that_is_not_named_is_answered_with_those_there_are(capsys, tmp_path):
+    study = write_local_study(tmp_path)
+    document = yaml.safe_load(study.read_text())
+    document["families"][0]["ensemble"] = True
+    study.write_text(yaml.safe_dump(document))
+    alone = "own-teacher-fp32, own-student-fp32"
+    everything = f"{alone}, own-teacher-fp32-ensemble, own-student-fp32-ensemble"
+    for command, names in (("load", everything), ("profile", alone)):
+        assert run_command([command, str(study)]) == 2
+        told = " ".join(capsys.readouterr().err.split())
+        assert "--variant is missing: which of the study's variants?" in told
+        assert told.endswith(f"next: name one: {names}")
+        assert run_command([command, str(study), "--variant", "none"]) == 2
+        told = " ".join(capsys.readouterr().err.split())
+        assert told.endswith(f"its variants are: {everything}")
