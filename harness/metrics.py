@@ -78,6 +78,7 @@ def latencies_of(span: LatencySpan) -> list[Metric]:
             example="50 ms",
             span=span.name,
             statistic=one.name,
+            of_streams=span.of_streams,
             missed="too slow to answer",
         )
         for one in STATISTICS
@@ -141,6 +142,7 @@ _LOAD = (
         unit=TOKENS_PER_S,
         example="500/s",
         missed="too few tokens",
+        of_streams=True,
     ),
     Metric(
         name=GOODPUT,
@@ -173,6 +175,7 @@ _LOAD = (
         unit=USD_PER_MILLION,
         example="2/1M",
         missed="too expensive",
+        of_streams=True,
     ),
 )
 

@@ -15,7 +15,7 @@ from harness.load.requests.prompts import read_prompts
 from harness.load.schedule.arrivals import check_workload
 from harness.load.schedule.trace import read_trace
 from harness.load.transports.address import Target, parse_target
-from harness.study.clauses import check_counted, check_priced, load_clauses
+from harness.study.clauses import check_counted, check_priced, check_streamed, load_clauses
 from harness.study.objective import parse_objective
 from harness.types import (
     ArrivalKind,
@@ -149,19 +149,21 @@ def make_plan(options: Namespace, host: str | None) -> Plan:
         step_time_s=step_time_s,
         histograms=_path(options.histograms),
         records=_path(options.records),
-        slo=_objective(options.objective),
+        slo=_objective(options.objective, streams=workload.generation is not None),
         from_repository=bool(_variant(options)),
         metrics_url=options.metrics_url or _metrics_url(host),
     )
 
 
-def _objective(text: str) -> ServiceLevelObjective:
+def _objective(text: str, *, streams: bool) -> ServiceLevelObjective:
     """Quality is not a load test's business: beside other clauses it is left to others."""
     if not text.strip():
         return NO_OBJECTIVE
     slo = parse_objective(text)
     check_priced(slo)
     check_counted(slo)
+    if not streams:
+        check_streamed(slo)
     if not load_clauses(slo):
         raise UsageError(
             f"--objective {text!r}: a load test does not measure quality",

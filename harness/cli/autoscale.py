@@ -18,6 +18,7 @@ from harness.cli.autoscale_options import (
 )
 from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line
 from harness.cli.options import DEFAULT_REPOSITORY, AsJson, Repository, RunPath, with_option_groups
+from harness.cli.typed import Typed, refuse_without, typed_options
 from harness.errors import EXIT_OK, UsageError
 from harness.planning.capacity.demand import parse_peak, parse_rate
 from harness.types.autoscaling import (
@@ -26,9 +27,13 @@ from harness.types.autoscaling import (
 )
 from harness.types.capacity import CapacityPlan
 
+_PROMETHEUS = "prometheus"
+"""The trace that a Prometheus is asked for."""
+
 
 @with_option_groups
 def autoscale(
+    context: typer.Context,
     run_folder: RunPath,
     slo: Annotated[
         str | None, typer.Option(help="Objective; default: the run's.", show_default=False)
@@ -52,12 +57,9 @@ def autoscale(
     answer is kept in the run folder as autoscale.json, with the chosen policy's manifests for KEDA
     and for an HPA beside it, and shown in its report.
     """
+    typed = typed_options(context)
+    _check_together(typed, course)
     if live.resume:
-        if course.trace is not None or live.live is not None:
-            raise UsageError(
-                "--resume goes on with what the interrupted run was asked",
-                next_step="leave --trace and --live out",
-            )
         return _show(run_folder, *_resumed(run_folder, repository), as_json=as_json)
     length_s = live.length_s
     terms, demand = scaler.terms(live=length_s is not None), course.shaped()
@@ -86,6 +88,34 @@ def autoscale(
             question = replace(question, own_machines=live.own_machines)
             found, path = scale_live(run_folder, question, length_s, repository, progress)
     return _show(run_folder, found, path, as_json=as_json)
+
+
+_OF_PROMETHEUS = (
+    "--prometheus", "--prometheus-header", "--query", "--since", "--until", "--step",
+)  # fmt: skip
+_WITH_RESUME = ("--resume", "--repository", "--json")
+
+
+def _check_together(typed: Typed, course: TraceOptions) -> None:
+    """Refuse what would do nothing beside, or without, what else was typed.
+
+    Raises:
+        UsageError: there is some.
+    """
+    others = [flag for flag in typed if flag not in _WITH_RESUME]
+    if "--resume" in typed and others:
+        raise UsageError(
+            "--resume goes on with what the interrupted run was asked",
+            next_step=f"leave {', '.join(others)} out",
+        )
+    of_prometheus = [flag for flag in typed if flag in _OF_PROMETHEUS]
+    if of_prometheus and course.trace != _PROMETHEUS:
+        raise UsageError(
+            f"{', '.join(of_prometheus)}: of --trace prometheus alone",
+            next_step="write --trace prometheus, or leave that out",
+        )
+    refuse_without(typed, "--live", ("--own-machines",), "--live 3min")
+    refuse_without(typed, "--instance", ("--measured-on", "--prices"), "--instance c7i.xlarge")
 
 
 def _resumed(run_folder: Path, repository: Path) -> tuple[AutoscalePlan, Path]:
@@ -124,12 +154,12 @@ def _trace(folder: Path, course: TraceOptions, query: QueryOptions) -> RateTrace
             "no trace of demand",
             next_step=f"name a file, prometheus, or one of: --trace {', '.join(SHAPES)}",
         )
-    if (query.prometheus or query.query) and name != "prometheus":
-        raise UsageError(
-            "--prometheus and --query are of --trace prometheus",
-            next_step="leave them out, or write --trace prometheus",
-        )
     mean = parse_rate(course.demand) if course.demand else None
+    if course.trace_unit is not None and name in {*SHAPES, _PROMETHEUS}:
+        raise UsageError(
+            f"--trace-unit {course.trace_unit} is of a file's times, and the trace is {name}",
+            next_step="leave it out, or name a file: --trace rates.csv",
+        )
     if name in SHAPES:
         return _made(folder, course, mean)
     if course.peak is not None:
@@ -137,7 +167,7 @@ def _trace(folder: Path, course: TraceOptions, query: QueryOptions) -> RateTrace
             "--peak is of a made-up trace: a recorded one has its own",
             next_step=f"leave it out, or name one of: {', '.join(SHAPES)}",
         )
-    if name == "prometheus":
+    if name == _PROMETHEUS:
         found = query.given()
     elif Path(name).is_file():
         found = read_demand(Path(name), course.trace_unit)

@@ -21,6 +21,7 @@ from harness.cli.options import (
     parse_share,
     with_option_groups,
 )
+from harness.cli.typed import as_typed, typed_options
 from harness.errors import EXIT_OK, UsageError
 from harness.planning.capacity.demand import parse_seconds
 from harness.planning.offline.asked import parse_deadline, parse_documents
@@ -139,6 +140,7 @@ class BatchMeasuring:
 
 @with_option_groups
 def batch(
+    context: typer.Context,
     run_folder: RunPath,
     slo: Annotated[
         str | None,
@@ -164,7 +166,7 @@ def batch(
     from harness.study.objective import parse_objective
 
     today = datetime.now(UTC).date()
-    again = ["--documents", job.documents, "--deadline", job.deadline]
+    again = as_typed(typed_options(context), without=("--measure", "--json"))
     question = BatchQuestion(
         terms=terms,
         catalogue=read_catalogue(machines.prices, today=today),

@@ -10,6 +10,7 @@ import typer
 
 from harness.cli.console import print_blocks, print_json, print_line, warn
 from harness.cli.options import AsJson, MeasuredOn, OwnPrices, RunPath, Spot, with_option_groups
+from harness.cli.typed import refuse_without, typed_options
 from harness.planning.capacity.demand import parse_peak, parse_rate
 from harness.types.costs import HORIZON_MONTHS, CostReport
 from harness.types.estimates import Demand
@@ -88,6 +89,7 @@ class InvestmentOptions:
 
 @with_option_groups
 def cost(
+    context: typer.Context,
     run_folder: RunPath,
     slo: Annotated[
         str | None,
@@ -100,6 +102,9 @@ def cost(
     as_json: AsJson = False,
 ) -> None:
     """Price a run's variants at the highest load that meets the objective."""
+    refuse_without(
+        typed_options(context), "--demand", ("--peak", "--rows-per-request"), "--demand 2000/s"
+    )
     demand = traffic.given()
     from harness.flow.costing import price_run
     from harness.planning.cost.catalogue import read_catalogue

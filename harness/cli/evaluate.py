@@ -18,6 +18,7 @@ from harness.cli.options import (
     with_option_groups,
 )
 from harness.cli.session import FolderOptions, kept_when_cut_short, open_folder, tell_trackers
+from harness.cli.typed import refuse_without, typed_options
 from harness.errors import EXIT_ENVIRONMENT, EXIT_OK, UsageError
 from harness.tracking.trackers import check_trackers
 
@@ -105,6 +106,7 @@ class TaskOptions:
 
 @with_option_groups
 def evaluate(
+    context: typer.Context,
     study_file: StudyFile,
     asked: TaskOptions,
     there: ExternalStudyOptions,
@@ -116,6 +118,8 @@ def evaluate(
     A variant that cannot be exported or served is left out, with a warning. The exit code is 5 if
     that leaves a family's teacher without any of its students.
     """
+    of_tasks = ("--include-path", "--limit", "--num-fewshot", "--no-cache")
+    refuse_without(typed_options(context), "--tasks", of_tasks, "--tasks mnli")
     study = read_study(study_file)
     check_trackers(kept.trackers)
     from harness.flow.inputs import StudyInputs

@@ -12,7 +12,7 @@ import typer
 
 from harness.cli.external import ExternalServerOptions, check_own_server_options
 from harness.cli.generation_options import GenerationOptions
-from harness.cli.options import read_study
+from harness.cli.options import read_study, variant_missing
 from harness.cli.run import override
 from harness.cli.traffic_options import TrafficOptions
 from harness.errors import UsageError
@@ -90,9 +90,9 @@ def make_plan(
         address,
         source.variant or source.model or "",
         source.model or source.variant or "",
-        dataclasses.replace(serving.config(), response_cache=traffic.response_cache),
+        _serving(serving, traffic, study, source.variant),
         traffic.workload(protocol, study.seed if study else 0, generation.generation(protocol)),
-        _objective(study, source.variant, slo),
+        _objective(study, source.variant, slo, streams=generation.generate is not None),
         generation,
     )
     if traffic.until_decided and not plan.judged:
@@ -108,24 +108,39 @@ def make_plan(
     return plan
 
 
+def _serving(
+    serving: ServingOptions, traffic: TrafficOptions, study: Study | None, variant: str | None
+) -> ServingConfig:
+    """What was given, on instances of the kind that the study's variant is served on."""
+    found = dataclasses.replace(serving.config(), response_cache=traffic.response_cache)
+    if study is None or variant is None:
+        return found
+    kind = study.serving_of(study.family_of(variant)).instance_kind
+    return dataclasses.replace(found, instance_kind=kind)
+
+
 def _study(source: Source, slo: str | None) -> Study | None:
     if source.study_file is None:
         return None
     study = read_study(source.study_file)
     from harness.flow.pricing import priced_study
 
-    asked = study if slo is None else override(study, slo, None)
+    asked = study if slo is None else override(study, slo, only=source.variant)
     return priced_study(asked, external=source.url is not None)
 
 
-def _objective(study: Study | None, variant: str | None, slo: str | None) -> ServiceLevelObjective:
-    from harness.study.clauses import check_counted, check_priced
+def _objective(
+    study: Study | None, variant: str | None, slo: str | None, *, streams: bool
+) -> ServiceLevelObjective:
+    from harness.study.clauses import check_counted, check_priced, check_streamed
     from harness.study.objective import parse_objective
 
     if study is None or variant is None:
         alone = parse_objective(slo) if slo is not None else NO_OBJECTIVE
         check_priced(alone)
         check_counted(alone)
+        if not streams:
+            check_streamed(alone)
         return alone
     return study.objective_of(study.family_of(variant))
 
@@ -169,7 +184,12 @@ def check_machinery(
 
 
 NOTHING_NAMED = (
-    "nothing to measure: give a study file and --variant, or all of --url, --model and --payloads"
+    "nothing to measure: give a study file and --variant, or --url, --model and --payloads, or "
+    "--generate in place of --payloads for a model that writes"
+)
+NOTHING_TO_SEND = (
+    "nothing to send: give --payloads, or --generate for a model that writes, for which prompts "
+    "are made up"
 )
 
 
@@ -217,7 +237,8 @@ class Source:
             exists=True,
             dir_okay=False,
             show_default=False,
-            help="The study file; without one, --url, --model and --payloads are required.",
+            help="The study file; without one, --url, --model and --payloads are required, or "
+            "--generate in place of --payloads for a model that writes.",
         ),
     ] = None
     variant: Annotated[
@@ -292,17 +313,20 @@ class Source:
             )
 
     def _problems(self) -> Iterator[tuple[str, str]]:
-        whole = "harness load --url http://HOST:PORT --model NAME --payloads FILE.npz"
+        there = "harness load --url http://HOST:PORT --model NAME"
+        whole = f"{there} --payloads FILE.npz, or {there} --generate chat"
         if self.study_file is None:
             if self.variant is not None:
                 yield "--variant is given without a study file", whole
-            if self.url is None or self.model is None or self.payloads is None:
+            if self.url is None or self.model is None:
                 yield NOTHING_NAMED, whole
+            if self.payloads is None:
+                yield NOTHING_TO_SEND, whole
         elif self.variant is None:
-            yield (
-                "--variant is missing: which of the study's variants?",
-                "harness load STUDY --help",
-            )
+            study = read_study(self.study_file)
+            from harness.study import served_names
+
+            yield variant_missing(served_names(study))
         elif self.payloads is not None or (self.model is not None and self.url is None):
             yield (
                 "with a study file, --payloads is not used, and --model only with --url",

@@ -175,6 +175,12 @@ def read_study(path: Path) -> Study:
     return load_study(path)
 
 
+def variant_missing(names: Sequence[str]) -> tuple[str, str]:
+    """What is wrong where none of these variants was named, and what to do."""
+    listed = ", ".join(names)
+    return "--variant is missing: which of the study's variants?", f"name one: {listed}"
+
+
 @dataclass(frozen=True)
 class GeneratorOptions:
     """How the load is generated."""

@@ -11,6 +11,7 @@ import typer
 from harness.cli.console import ProgressDisplay, print_blocks, print_json, print_line
 from harness.cli.cost import print_costs
 from harness.cli.options import AsJson, MeasuredOn, RunPath, with_option_groups
+from harness.cli.typed import refuse_without, typed_options
 from harness.errors import EXIT_OK, UsageError
 from harness.planning.capacity.demand import (
     parse_peak,
@@ -113,6 +114,7 @@ class PlanPrices:
 
 @with_option_groups
 def plan(
+    context: typer.Context,
     run_folder: RunPath,
     slo: Annotated[
         str | None, typer.Option(help="Objective; default: the run's.", show_default=False)
@@ -128,6 +130,9 @@ def plan(
     Nothing is measured: each variant's replica is simulated at other rates. The plan is kept in
     the run folder as plan.json, and shown in its report.
     """
+    refuse_without(
+        typed_options(context), "--instance", ("--measured-on",), "--instance c7i.xlarge"
+    )
     demand = traffic.parsed()
     unavailable, ramp_s = parse_unavailable(deployment.max_unavailable), parse_seconds(traffic.ramp)
     from harness.flow.costing import price_run

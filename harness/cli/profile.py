@@ -8,12 +8,23 @@ from typing import Annotated
 import typer
 
 from harness.cli.console import ProgressDisplay, output, print_json, print_line, warn
-from harness.cli.options import DEFAULT_REPOSITORY, RUNS, AsJson, Repository, StudyFile, read_study
+from harness.cli.options import (
+    DEFAULT_REPOSITORY,
+    RUNS,
+    AsJson,
+    Repository,
+    StudyFile,
+    read_study,
+    variant_missing,
+)
+from harness.errors import UsageError
 
 
 def profile(
     study_file: StudyFile,
-    variant: Annotated[str, typer.Option(help="Variant of the study.", show_default=False)],
+    variant: Annotated[
+        str | None, typer.Option(help="Variant of the study; required.", show_default=False)
+    ] = None,
     batch_size: Annotated[
         int, typer.Option(min=2, max=512, help="Also profile at this batch size, in addition to 1.")
     ] = 16,
@@ -40,6 +51,13 @@ def profile(
 ) -> None:
     """Profile a variant and its checkpoint: operators, roofline, batch scaling."""
     study = read_study(study_file)
+    from harness.study import plans_of, variant_names
+
+    if variant is None:
+        plans = {name for family in study.families for name in plans_of(family)}
+        names = [name for name in variant_names(study) if name not in plans]
+        problem, next_step = variant_missing(names)
+        raise UsageError(problem, next_step=next_step)
     study.family_of(variant)
     from harness.flow.options import RunSettings
     from harness.flow.profile import ProfilePlan, profile_variant

@@ -20,6 +20,7 @@ from harness.cli.options import (
     with_option_groups,
 )
 from harness.cli.session import EXIT_CODES
+from harness.cli.typed import refuse_without, typed_options
 from harness.planning.rollout.asked import parse_own, parse_stages
 from harness.types.rollout import RolloutMode, RolloutTraffic
 
@@ -104,6 +105,7 @@ class RolloutTrafficOptions:
 
 @with_option_groups
 def rollout(
+    context: typer.Context,
     run_folder: RunPath,
     *,
     plan: RolloutPlanOptions,
@@ -121,6 +123,8 @@ def rollout(
     by key; the requests are the run's scored rows. Exit code: 0 the student has taken over, 3 it
     was rolled back, 4 undecided.
     """
+    own = "--own 'NAME < 2%; bad: PROMQL; all: PROMQL'"
+    refuse_without(typed_options(context), "--own", ("--prometheus", "--pause"), own)
     request = _request(plan, traffic)
     prometheus = _prometheus(plan.prometheus)
     from harness.flow.manifest import command_line

@@ -25,6 +25,7 @@ from harness.cli.options import (
     with_option_groups,
 )
 from harness.cli.session import EXIT_CODES
+from harness.cli.typed import refuse_without, typed_options
 from harness.errors import EXIT_OK
 from harness.types.routing import Route, RoutePoint
 from harness.words.numbers import (
@@ -75,6 +76,7 @@ class Guarantee:
 
 @with_option_groups
 def route(
+    context: typer.Context,
     run_folder: RunPath,
     *,
     guarantee: Guarantee,
@@ -94,6 +96,9 @@ def route(
     With --serve the exit code is the router's own verdict: 0 it meets the objective, 3 it does
     not, 4 undecided.
     """
+    typed = typed_options(context)
+    refuse_without(typed, "--teacher-cost", ("--student-cost",), "--teacher-cost 0.40")
+    refuse_without(typed, "--student-cost", ("--teacher-cost",), "--student-cost 0.10")
     keep = parse_share(guarantee.keep, "--keep")
     level = parse_share(guarantee.confidence_level, "--confidence")
     from harness.flow.options import RunSettings

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +23,16 @@ from harness.types.estimates import Demand
 if TYPE_CHECKING:
     from harness.study import Study
 
+_QUICK: Mapping[str, Mapping[str, Any]] = {
+    "traffic": {
+        "concurrencies": [1, 8],
+        "duration_s": 1.0,
+        "warmup_s": 0.3,
+        "saturation_shares": [0.4, 0.8],
+    },
+    "serving": {"queue_delays_us": [0], "instance_counts": [1]},
+}
+"""What a first look measures."""
 DEMO_DEMAND = Demand(rate_per_s=2000.0, peak_factor=3.0)
 
 
@@ -42,8 +53,16 @@ def sweep(
     return run_to_verdict(override(read_study(study_file), slo, search), options)
 
 
-def override(study: Study, slo: str | None, search: str | None) -> Study:
-    """The study with the objective of every family, and the search, replaced.
+def override(
+    study: Study, slo: str | None, search: str | None = None, only: str | None = None
+) -> Study:
+    """The study with the objective of its families, and the search, replaced.
+
+    Args:
+        study: as its file says.
+        slo: the objective; None: each family's own.
+        search: how the best load is looked for; None: as the study says.
+        only: a variant, where the objective is asked of its family alone.
 
     Raises:
         ObjectiveError: the objective does not parse.
@@ -52,7 +71,7 @@ def override(study: Study, slo: str | None, search: str | None) -> Study:
     from harness.study.objective import parse_objective
 
     objective = None if slo is None else parse_objective(slo)
-    return study.asked_otherwise(objective=objective, search=search)
+    return study.asked_otherwise(objective=objective, search=search, only=only)
 
 
 @with_option_groups
@@ -95,10 +114,20 @@ def quick_study(study: Study) -> Study:
     from harness.study.file import parse_study
 
     document = study.model_dump(mode="json")
-    document["traffic"] |= {"concurrencies": [1, 8], "duration_s": 1.0, "warmup_s": 0.3}
-    document["traffic"] |= {"saturation_shares": [0.4, 0.8]}
-    document["serving"] |= {"queue_delays_us": [0], "instance_counts": [1]}
+    for part in (document, *document["families"]):
+        for section, coarser in _QUICK.items():
+            if part[section] is not None:
+                part[section] |= _no_longer(part[section], coarser)
     return parse_study(document, source="--quick")
+
+
+def _no_longer(section: Mapping[str, Any], coarser: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a coarser section what leaves less to measure than there was: fewer points, less time."""
+    return {
+        key: value
+        for key, value in coarser.items()
+        if (len(value) < len(section[key]) if isinstance(value, list) else value < section[key])
+    }
 
 
 @with_option_groups

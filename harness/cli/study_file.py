@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +111,7 @@ def init(
 
     study, text = write_first_study(corrections.first_study(checkpoints, data, out))
     print_line(text.rstrip())
-    say(f"written: {out} (study {study.name}); next: harness run {out}")
+    say(f"written: {out} (study {study.name}); next: harness run {shlex.quote(str(out))}")
 
 
 def _pairs(given: list[str], option: str, form: str, example: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from harness.metrics import TASK_SEPARATOR, metric_named
 from harness.runs.folder import StoredRun
@@ -58,6 +59,8 @@ class FamilyResults:
     """What a student is worth as a draft and as a first stage; None where none was asked for."""
     role_trials: tuple[TrialResult, ...] = ()
     """Closed loops of teacher, student and the teacher with its draft, in turn."""
+    server: Mapping[str, Any] = field(default_factory=dict)
+    """The external server that was measured, as the manifest has it; empty: the harness's own."""
     saturation: tuple[TrialResult, ...] = ()
     """Open loops after the verdict by variant and rising rate; where one was measured again after
     a longer warm-up, that one."""
@@ -192,6 +195,7 @@ def _family(run: StoredRun, name: str) -> FamilyResults:
         failed=tuple(one for one in run.failed if one.family == name),
         relabellings=tuple(one for one in run.relabellings if one.family == name),
         tasks=tuple(one for one in run.tasks if one.variant in {v.name for v in variants}),
+        server=run.manifest.get("server") or {},
         saturation=_saturation(run, name),
         roles=next((one for one in run.roles if one.family == name), None),
         role_trials=tuple(one for one in run.role_trials if one.trial.family == name),

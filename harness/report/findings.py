@@ -80,9 +80,10 @@ class Finding:
     serving: tuple[Setting, ...]
     traffic: tuple[Setting, ...]
     config: str
-    """The recommended serving configuration as it stands in config.pbtxt."""
+    """The recommended serving configuration as it stands in config.pbtxt; empty where its server
+    does not say."""
     command: str
-    """Measures the recommended trial again."""
+    """Measures the recommended trial again; empty where no command does."""
     gains: Table | None
     rejected: tuple[Setting, ...]
     """How many candidates were rejected for which cause."""
@@ -105,7 +106,7 @@ def finding_of(family: FamilyResults) -> Finding:
         serving=_serving_settings(trial) if trial else (),
         traffic=_traffic_settings(trial) if trial else (),
         config=_config_text(trial) if trial else "",
-        command=load_command(trial.trial) if trial else "",
+        command=load_command(trial.trial, family.server) if trial else "",
         gains=gains_table(family, trial) if trial else None,
         rejected=tuple(
             Setting(group.title, count(group.size)) for group in rejected_groups(family)

@@ -72,8 +72,10 @@ def _verdict(finding: Finding) -> Iterator[str]:
     if finding.variant:
         yield "### What to run"
         yield facts_list((*finding.serving, *finding.traffic))
-        yield _fence(finding.config, "protobuf")
-        yield f"Measure it again: {_code(finding.command)}"
+        if finding.config:
+            yield _fence(finding.config, "protobuf")
+        if finding.command:
+            yield f"Measure it again: {_code(finding.command)}"
     if finding.gains:
         yield f"### {text(finding.gains.caption)}"
         yield from table_blocks(finding.gains)

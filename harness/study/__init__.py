@@ -14,18 +14,21 @@ if TYPE_CHECKING:
     from harness.study.cost import CostBasis
     from harness.study.document import (
         ENSEMBLE_SUFFIX,
-        PLAN_SUFFIX,
         SPECULATIVE_SUFFIX,
         Family,
-        Model,
         Study,
         Task,
         plans_of,
+        served_names,
         speculative_name,
         study_schema,
+        variant_names,
+    )
+    from harness.study.model import (
+        PLAN_SUFFIX,
+        Model,
         teacher_first,
         variant_name,
-        variant_names,
         variants_of,
     )
     from harness.study.sweep import ServingSpace, Traffic
@@ -58,6 +61,7 @@ __all__ = [
     "TokenClassification",
     "Traffic",
     "plans_of",
+    "served_names",
     "speculative_name",
     "study_schema",
     "teacher_first",
@@ -68,6 +72,7 @@ __all__ = [
 
 _MODULES = (
     "harness.study.document",
+    "harness.study.model",
     "harness.study.cost",
     "harness.study.sweep",
     "harness.tasks.section",

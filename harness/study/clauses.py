@@ -72,6 +72,27 @@ def check_counted(slo: ServiceLevelObjective) -> None:
         raise UsageError(f"'{slo.text}': {UNCOUNTED}", next_step=NAME_A_LATENCY)
 
 
+UNSTREAMED = "the objective asks for {}, which only models that write have, token by token"
+NAME_A_RESPONSE = "bound the whole answer, as in p95 < 50 ms"
+
+
+def stream_clauses(slo: ServiceLevelObjective) -> tuple[Constraint, ...]:
+    """The clauses on what only models that write have: tokens, and the times between them."""
+    return tuple(one for one in slo.constraints if metric_named(one.metric).of_streams)
+
+
+def check_streamed(slo: ServiceLevelObjective) -> None:
+    """Refuse a clause on tokens where the model gives its answer as a whole.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for clause in stream_clauses(slo):
+        raise UsageError(
+            f"'{slo.text}': {UNSTREAMED.format(clause.metric)}", next_step=NAME_A_RESPONSE
+        )
+
+
 UNPRICED = "the objective asks for {}, and no machine is named to price it on"
 NAME_A_MACHINE = "write cost: {instance: g5.xlarge} in the study"
 

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
-from pathlib import Path
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
-from pydantic import AliasChoices, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from harness.errors import StudyError
 from harness.metrics import quality_metrics
 from harness.study.clauses import (
     NAME_A_LATENCY,
     NAME_A_MACHINE,
+    NAME_A_RESPONSE,
     UNCOUNTED,
     UNPRICED,
+    UNSTREAMED,
     cost_clause,
     lacks_clauses_of_goodput,
     quality_clauses,
+    stream_clauses,
 )
 from harness.study.cost import CostBasis
+from harness.study.model import Model, variant_name, variants_of
 from harness.study.objective import EXAMPLE, Objective, describe_objective, parse_objective
 from harness.study.speculation import Speculation
 from harness.study.sweep import ServingSpace, Traffic
 from harness.study.weights import Weights
-from harness.system.strict import Name, PositiveInt, Strict, resolve
+from harness.system.strict import Name, Strict
 from harness.tasks.registry import FAMILIES, family_of
 from harness.tasks.section import TaskSection
 from harness.types import ModelFormat, Precision, Role, ServiceLevelObjective
@@ -39,88 +42,10 @@ else:
     ]
 
 
-REFERENCE_PREFIX = "reference:"
-PLAN_SUFFIX = "-trt"
 ENSEMBLE_SUFFIX = "-ensemble"
 """Of the ensemble that serves a variant with its pre- and post-processing."""
 SPECULATIVE_SUFFIX = "-speculative"
 """Of the model that serves a teacher with a draft."""
-
-
-class Model(Strict):
-    """A checkpoint and the precisions to serve it in; a variant each."""
-
-    name: Name
-    role: Role
-    checkpoint: str = Field(
-        description="Hub name, local folder (relative to the study file), or reference:NAME."
-    )
-    precisions: Annotated[list[Precision], Field(min_length=1)] = Field([Precision.FP32])
-    formats: Annotated[list[ModelFormat], Field(min_length=1)] = Field(
-        [ModelFormat.ONNX],
-        description="onnx: a graph for ONNX Runtime; tensorrt: a plan, built on the GPU that will "
-        "serve it. Each precision is made in each.",
-    )
-    calibration_samples: PositiveInt = Field(
-        256,
-        description="int8 plans: how many samples, drawn with the seed, set the ranges of the "
-        "activations. Their labels are not read.",
-    )
-    inputs: dict[str, str] = Field(
-        {},
-        description="With --url: what an input is called there, by our name for it, where it is "
-        "another: {input_ids: ids}.",
-    )
-    outputs: dict[str, str] = Field(
-        {},
-        description="With --url: what an output is called there, by our name for it, where it is "
-        "another: {logits: scores}.",
-    )
-    revision: str | None = None
-    trust_remote_code: bool = Field(
-        False, description="Run the checkpoint's own Python code. Off by default."
-    )
-
-    @field_validator("checkpoint")
-    @classmethod
-    def _folder_exists(cls, checkpoint: str, info: ValidationInfo) -> str:
-        if not checkpoint.startswith((".", "/", "~")):
-            if (resolve(Path(checkpoint), info) / "config.json").is_file():
-                raise ValueError(
-                    f"a hub name or a folder? A folder of that name is there: write ./{checkpoint}"
-                )
-            return checkpoint
-        folder = resolve(Path(checkpoint), info)
-        if not (folder / "config.json").is_file():
-            raise ValueError(f"no checkpoint there: {folder} has no config.json")
-        return str(folder)
-
-    @property
-    def artefacts(self) -> list[tuple[Precision, ModelFormat]]:
-        """What is made of the checkpoint: a variant each."""
-        return [(precision, form) for form in self.formats for precision in self.precisions]
-
-    @property
-    def reference_name(self) -> str | None:
-        """Name of the embedded model, if this is one."""
-        if self.checkpoint.startswith(REFERENCE_PREFIX):
-            return self.checkpoint.removeprefix(REFERENCE_PREFIX)
-        return None
-
-
-def variant_name(model: Model, precision: Precision, form: ModelFormat = ModelFormat.ONNX) -> str:
-    """Name of a model's variant: its folder in the model repository."""
-    return f"{model.name}-{precision}{PLAN_SUFFIX if form is ModelFormat.TENSORRT else ''}"
-
-
-def teacher_first(models: Sequence[Model]) -> list[Model]:
-    """The teacher, then the others in their order."""
-    return sorted(models, key=lambda model: model.role is not Role.TEACHER)
-
-
-def variants_of(model: Model) -> list[str]:
-    """Names of a model's variants."""
-    return [variant_name(model, *artefact) for artefact in model.artefacts]
 
 
 class Family(Strict):
@@ -238,15 +163,31 @@ class Study(Strict):
         return dataclasses.replace(slo, pricing=pricing)
 
     def asked_otherwise(
-        self, *, objective: ServiceLevelObjective | None = None, search: str | None = None
+        self,
+        *,
+        objective: ServiceLevelObjective | None = None,
+        search: str | None = None,
+        only: str | None = None,
     ) -> Self:
-        """The study with the objective of every family, or the search, replaced.
+        """The study with the objective of its families, or the search, replaced.
+
+        Args:
+            objective: asked instead of the study's, and of each family's own.
+            search: instead of the study's.
+            only: a variant, where the objective is asked of its family alone.
 
         Raises:
-            StudyError: the objective names a metric that a family's task does not have.
+            StudyError: the objective names a metric that such a family's task does not have, or
+                there is no such variant.
         """
         changes: dict[str, Any] = {} if search is None else {"search": search}
-        if objective is not None:
+        if objective is not None and only is not None:
+            asked = self.family_of(only)
+            changes["families"] = [
+                one.model_copy(update={"objective": objective}) if one is asked else one
+                for one in self.families
+            ]
+        elif objective is not None:
             families = [one.model_copy(update={"objective": None}) for one in self.families]
             changes |= {"objective": objective, "families": families}
         changed = self.model_copy(update=changes)
@@ -303,18 +244,12 @@ class Study(Strict):
             StudyError: no model of the study has such a variant.
         """
         for family in self.families:
-            own = [name for model in family.models for name in variants_of(model)]
-            if family.ensemble:
-                own += [f"{name}{ENSEMBLE_SUFFIX}" for name in own]
-            if family.speculation is not None:
-                own.append(speculative_name(family))
-            if variant in own:
+            if variant in _served_names(family):
                 return family
-        drafted = [speculative_name(one) for one in self.families if one.speculation is not None]
         raise StudyError(
             f"study {self.name}",
             [f"no variant '{variant}'"],
-            next_step=f"its variants are: {', '.join([*variant_names(self), *drafted])}",
+            next_step=f"its variants are: {', '.join(served_names(self))}",
         )
 
 
@@ -349,6 +284,20 @@ def variant_names(study: Study) -> list[str]:
     return [name for family in study.families for one in family.models for name in variants_of(one)]
 
 
+def served_names(study: Study) -> list[str]:
+    """Names of all that a study serves: variants, their ensembles, teachers with their draft."""
+    return [name for family in study.families for name in _served_names(family)]
+
+
+def _served_names(family: Family) -> list[str]:
+    names = [name for model in family.models for name in variants_of(model)]
+    if family.ensemble:
+        names += [f"{name}{ENSEMBLE_SUFFIX}" for name in names]
+    if family.speculation is not None:
+        names.append(speculative_name(family))
+    return names
+
+
 def study_schema() -> dict[str, Any]:
     """The study's JSON Schema, for editors."""
     schema = Study.model_json_schema()
@@ -360,6 +309,7 @@ def _contradictions(study: Study) -> list[str]:
     for family in study.families:
         problems += _sweep_contradictions(study, family)
         problems += _foreign_metrics(study, family)
+        problems += _tokens_of_whole_answers(study, family)
         problems += _plans_without_gpu(study, family)
         problems += _costs_without_a_machine(study, family)
         problems += _goodput_of_nothing(study, family)
@@ -417,6 +367,15 @@ def _costs_without_a_machine(study: Study, family: Family) -> list[str]:
 def _goodput_of_nothing(study: Study, family: Family) -> list[str]:
     lacks = lacks_clauses_of_goodput(study.objective_of(family))
     return [f"family {family.name}: {UNCOUNTED}: {NAME_A_LATENCY}"] if lacks else []
+
+
+def _tokens_of_whole_answers(study: Study, family: Family) -> list[str]:
+    if family_of(family.task).writes:
+        return []
+    return [
+        f"family {family.name}: {UNSTREAMED.format(clause.metric)}: {NAME_A_RESPONSE}"
+        for clause in stream_clauses(study.objective_of(family))
+    ]
 
 
 def _foreign_metrics(study: Study, family: Family) -> list[str]:

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import math
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,8 @@ def track(folder: Path, tracker: Tracker) -> str:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise EnvironmentFailure(
             f"{folder} was not sent to {tracker}: {lines[0] if lines else repr(error)}",
-            next_step=f"the run is complete; send it again: harness track {folder} --to {tracker}",
+            next_step="the run is complete; send it again: harness track "
+            f"{shlex.quote(str(folder))} --to {tracker}",
         ) from error
     return place
 

@@ -51,6 +51,8 @@ class LatencySpan:
     """Whether a request that an open loop never sent counts as slower than any other."""
     words: str = ""
     """Name in a sentence: `time to first token`; empty: the title and `latency`."""
+    of_streams: bool = False
+    """Whether only an answer that comes token by token has it."""
 
     @property
     def in_words(self) -> str:
@@ -107,6 +109,7 @@ SPANS: dict[str, LatencySpan] = {
             judged=True,
             counts_dropped=True,
             words="time to first token",
+            of_streams=True,
         ),
         LatencySpan(
             ITL,
@@ -118,6 +121,7 @@ SPANS: dict[str, LatencySpan] = {
             "several tokens, the time since the last event is divided over them.",
             judged=True,
             words="inter-token latency",
+            of_streams=True,
         ),
         LatencySpan(
             TPOT,
@@ -129,6 +133,7 @@ SPANS: dict[str, LatencySpan] = {
             "first, of successes.",
             judged=True,
             words="time per output token",
+            of_streams=True,
         ),
     )
 }

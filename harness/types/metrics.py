@@ -110,6 +110,8 @@ class Metric:
     """The least that it can be, in its own unit; None: as for its unit."""
     highest: float | None = None
     """The most that it can be, in its own unit; None: as for its unit."""
+    of_streams: bool = False
+    """Whether only models that write have it, whose answers come token by token."""
     right_or_wrong: bool = False
     """Whether each sample is right or wrong, so that McNemar's test compares two models."""
 

@@ -32,10 +32,16 @@ def as_markdown() -> str:
     rows = (
         f"| `{one.name}` | {one.of} | {_range(one)} "
         f"| {'lower' if one.lower_is_better else 'higher'} | `{one.clause}` "
-        f"| {', '.join(one.tasks) if one.is_quality else 'any'} |"
+        f"| {_whose(one)} |"
         for one in METRICS.values()
     )
     return _MARKDOWN.format(what=_WHAT, rows="\n".join(rows))
+
+
+def _whose(metric: Metric) -> str:
+    if metric.is_quality:
+        return ", ".join(metric.tasks)
+    return "models that write" if metric.of_streams else "any"
 
 
 def _range(metric: Metric) -> str:

@@ -134,12 +134,18 @@ def test_a_made_up_trace_takes_the_demand_of_the_newest_plan(folder, capsys):
         (["--instance", "c7i.xlrge"], "c7i.xlarge"),
         (["--usd-per-hour", "0"], "a price is above 0"),
         (["--usd-per-hour", "1", "--instance", "c7i.xlarge"], "two prices"),
-        (["--query", "up"], "are of --trace prometheus"),
+        (["--query", "up"], "--query: of --trace prometheus alone"),
+        (["--since", "24h", "--step", "1s"], "--since, --step: of --trace prometheus alone"),
+        (["--until", "2026-01-01"], "--until: of --trace prometheus alone"),
+        (["--prometheus-header", "a: b"], "--prometheus-header: of --trace prometheus alone"),
+        (["--own-machines"], "--own-machines says something of --live"),
+        (["--measured-on", "c7i.large"], "--measured-on says something of --instance"),
+        (["--usd-per-hour", "1", "--prices", "p.csv"], "--prices says something of --instance"),
         (["--batch", "16"], "16 rows exceed the largest batch"),
         (["--live", "5s"], "too short for a scaler"),
         (["--live", "1min", "--min-replicas", "9", "--max-replicas", "2"], "and at least 9"),
         (["--live", "1min"], "is not in its repository any more"),
-        (["--resume"], "--resume goes on with what the interrupted run was asked"),
+        (["--resume"], "--resume goes on with what the interrupted run was asked next: leave --tr"),
     ],
 )
 def test_what_cannot_be_simulated_is_one_clear_line(folder, capsys, arguments, words):
@@ -188,3 +194,21 @@ def test_a_run_without_a_cold_start_asks_how_long_a_start_takes(tmp_path, measur
     (tmp_path / "rates.csv").write_text(RATES)
     assert command(tmp_path / "run") == 2
     assert "--start-time 90s" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "option", [("--slo", "p95 < 9 ms"), ("--min-replicas", "1"), ("--own-machines",)]
+)
+def test_a_live_run_that_is_gone_on_with_is_asked_nothing_else(folder, capsys, option):
+    assert run_command(["autoscale", str(folder), "--resume", *option]) == 2
+    assert f"next: leave {option[0]} out" in capsys.readouterr().err
+    assert run_command(["autoscale", str(folder), "--resume", "--json"]) == 2
+    assert "has no live run that was interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("trace", ["diurnal", "prometheus"])
+def test_a_unit_is_of_a_file_s_times(folder, capsys, trace):
+    assert command(folder, "--trace-unit", "ms", "--demand", "5/s", trace=trace) == 2
+    assert f"--trace-unit ms is of a file's times, and the trace is {trace}" in (
+        capsys.readouterr().err
+    )

@@ -1,6 +1,7 @@
 """`harness batch` on a run folder: what it prints, what it leaves, what it refuses."""
 
 import json
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -136,6 +137,12 @@ def test_a_run_without_valid_trials_says_what_to_measure(tmp_path, capsys):
     assert "none of its 1 trials is a valid closed loop: the server lacked CPU" in told
     wanted = f"next: harness batch {folder} --documents 100M --deadline 6h --measure"
     assert wanted in " ".join(told.split())
+    priced = ["--slo", "p95 < 9 ms", "--instance", "c7i.xlarge", "--instance", "c7i.large"]
+    asked = [*priced[:2], *JOB, "--rows-per-document", "4", "--chance", "99%", *priced[2:]]
+    assert run_command(["batch", folder, *asked, "--measured-on", "c7i.large", "--json"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    again = shlex.join([*asked, "--measured-on", "c7i.large"])
+    assert f"next: harness batch {folder} {again} --measure" in told
 
 
 def test_a_former_run_is_counted_with(tmp_path, capsys):

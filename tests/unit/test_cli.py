@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 import harness
 from harness.cli.main import run_command
@@ -12,12 +13,22 @@ from harness.cli.run import override, quick_study
 from harness.cli.serve import parse_ports
 from harness.cli.session import resume_command
 from harness.cli.traffic_options import TrafficOptions
-from harness.errors import EXIT_OK, ObjectiveError, StudyError, UsageError
+from harness.errors import EXIT_OK, HarnessError, ObjectiveError, StudyError, UsageError
 from harness.flow.manifest import command_line
+from harness.report.tables.provenance import STUDY_FILE, load_command
 from harness.study.file import load_study, parse_study
 from harness.system.storage import bundled
-from harness.types import ArrivalKind, LoadMode, ShapeKind, WireProtocol
+from harness.types import (
+    ArrivalKind,
+    LoadMode,
+    ServingConfig,
+    ShapeKind,
+    Trial,
+    WireProtocol,
+    Workload,
+)
 from tests.lm_tasks import write_tasks
+from tests.local_study import write_local_study
 from tests.samples import sample_study
 
 
@@ -48,6 +59,9 @@ def test_wrong_usage_is_exit_2(arguments, capsys):
         (["--apply-chat-template"], "--apply-chat-template is of lm-eval's tasks"),
         (["--tasks", "TASK", "--apply-chat-template"], "have no chat template"),
         (["--generate", "chat"], "--generate are only used with --url"),
+        (["--limit", "5", "--no-cache"], "--limit and --no-cache say something of --tasks"),
+        (["--num-fewshot", "0"], "--num-fewshot says something of --tasks"),
+        (["--include-path", "tests"], "--include-path says something of --tasks"),
     ],
 )
 def test_options_of_conversations_that_say_nothing_are_refused(options, said, tmp_path, capsys):
@@ -150,6 +164,16 @@ def test_the_quick_demo_keeps_the_models_and_measures_less(reference):
     assert quick.families[0].models == reference.families[0].models
     assert quick.traffic.duration_s < reference.traffic.duration_s
     assert quick.traffic.client_batch_sizes == reference.traffic.client_batch_sizes
+    for before, after in zip(reference.families, quick.families, strict=True):
+        usual, traffic = reference.traffic_of(before), quick.traffic_of(after)
+        assert traffic.duration_s < usual.duration_s
+        assert traffic.warmup_s < usual.warmup_s
+        for key in ("protocols", "client_batch_sizes", "concurrencies", "saturation_shares"):
+            assert len(getattr(traffic, key)) <= len(getattr(usual, key))
+        assert max(traffic.concurrencies) <= max(usual.concurrencies)
+        assert quick.serving_of(after).instance_counts == [1]
+    assert quick.families[1].traffic.saturation_shares == [0.6]
+    assert quick.traffic.saturation_shares == [0.4, 0.8]
 
 
 @pytest.mark.parametrize(
@@ -272,3 +296,75 @@ def test_the_help_shows_defaults_that_are_words_of_its_text(capsys, monkeypatch)
 def test_the_release_is_printed(capsys):
     assert run_command(["--version"]) == EXIT_OK
     assert capsys.readouterr().out == f"harness {harness.__version__}\n"
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """What `harness load` would have measured, by its arguments."""
+
+    def plan_of(arguments):
+        plans = []
+
+        def measure(plan, *_):
+            plans.append(plan)
+            raise HarnessError("enough")
+
+        monkeypatch.setattr("harness.cli.load._measure", measure)
+        run_command(["load", *arguments])
+        (plan,) = plans
+        return plan
+
+    return plan_of
+
+
+def test_the_command_that_measures_a_trial_again_asks_for_its_configuration(planned):
+    serving = ServingConfig(8, 2000, 2, intra_op_threads=4, response_cache=True)
+    workload = Workload(WireProtocol.HTTP, 4, 3, 7.0, 1.5, 20, cached_answers=True)
+    study = str(bundled("studies") / "reference.yaml")
+    words = load_command(Trial("topics-student-fp32", "topics", serving, workload)).split()
+    plan = planned([study if word == STUDY_FILE else word for word in words[2:]])
+    assert (plan.name, plan.serving, plan.workload) == ("topics-student-fp32", serving, workload)
+
+
+def test_a_variant_is_loaded_by_hand_on_the_instances_that_its_study_serves_it_on(planned):
+    study = str(bundled("studies") / "reference-gpu.yaml")
+    assert planned([study, "--variant", "topics-student-fp32"]).serving.instance_kind == "gpu"
+
+
+@pytest.mark.parametrize("option", [("--prometheus", "http://127.0.0.1:9"), ("--pause", "0")])
+def test_a_rollout_s_options_on_own_counters_need_some(option, tmp_path, capsys):
+    assert run_command(["rollout", str(tmp_path), *option]) == 2
+    assert f"{option[0]} says something of --own" in capsys.readouterr().err
+
+
+def test_a_load_says_what_it_lacks_and_how_a_model_that_writes_is_asked(capsys):
+    there = ["load", "--url", "http://127.0.0.1:9", "--model", "m"]
+    for command, said in (
+        (there, "nothing to send: give --payloads, or --generate for a model that writes"),
+        (there[:3], "or --generate in place of --payloads for a model that writes"),
+        (["load"], "nothing to measure: give a study file and --variant"),
+    ):
+        assert run_command(command) == 2
+        told = " ".join(capsys.readouterr().err.split())
+        assert said in told
+        assert "--generate" in told.partition("next: ")[2]
+    run_command(["load", "--help"])
+    shown = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
+    assert "or --generate in place of --payloads for a model that writes" in shown
+
+
+def test_a_variant_that_is_not_named_is_answered_with_those_there_are(capsys, tmp_path):
+    study = write_local_study(tmp_path)
+    document = yaml.safe_load(study.read_text())
+    document["families"][0]["ensemble"] = True
+    study.write_text(yaml.safe_dump(document))
+    alone = "own-teacher-fp32, own-student-fp32"
+    everything = f"{alone}, own-teacher-fp32-ensemble, own-student-fp32-ensemble"
+    for command, names in (("load", everything), ("profile", alone)):
+        assert run_command([command, str(study)]) == 2
+        told = " ".join(capsys.readouterr().err.split())
+        assert "--variant is missing: which of the study's variants?" in told
+        assert told.endswith(f"next: name one: {names}")
+        assert run_command([command, str(study), "--variant", "none"]) == 2
+        told = " ".join(capsys.readouterr().err.split())
+        assert told.endswith(f"its variants are: {everything}")

@@ -108,6 +108,8 @@ def test_it_is_printed_as_json(run, capsys):
         (["--demand", "many"], "'many' is not a rate"),
         (["--demand", "0/s"], "a demand of 0/s needs no replica"),
         (["--demand", "5/s", "--peak", "0.5x"], "a peak of 0.5x is below the mean"),
+        (["--peak", "3x"], "--peak says something of --demand, which was not given"),
+        (["--rows-per-request", "4", "--peak", "1x"], "--peak and --rows-per-request say"),
         (["--training-cost", "-5"], "the training cost is -5 USD"),
         (["--prices", "none.csv"], "the prices in none.csv cannot be read"),
         (["--slo", "p95 <"], "the objective does not parse"),

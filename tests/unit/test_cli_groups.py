@@ -8,6 +8,8 @@ import typer
 from typer.testing import CliRunner
 
 from harness.cli.options import with_option_groups
+from harness.cli.typed import as_typed, refuse_without, typed_options
+from harness.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -68,3 +70,27 @@ def test_one_name_in_two_groups_is_refused():
         @with_option_groups
         def twice(one: Traffic, other: Traffic) -> None:
             """Cannot be."""
+
+
+def test_what_was_typed_is_told_from_defaults_and_can_be_typed_again():
+    app, got = typer.Typer(), []
+
+    @app.command()
+    @with_option_groups
+    def measure(context: typer.Context, *, plan: Plan) -> int:
+        """Measure."""
+        got.append(typed_options(context))
+        return 0
+
+    words = ["--rate", "4.5", "--duration", "10", "--label", "a b", "--label", "y", "--quick"]
+    CliRunner().invoke(app, ["a.yaml", *words])
+    CliRunner().invoke(app, ["a.yaml"])
+    typed, nothing = got
+    assert as_typed(typed) == words
+    assert as_typed(typed, without=("--label", "--rate")) == ["--duration", "10", "--quick"]
+    assert nothing == {}
+    refuse_without(typed, "--rate", ("--duration", "--quick"), "--rate 5")
+    refuse_without(nothing, "--rate", ("--duration", "--quick"), "--rate 5")
+    with pytest.raises(UsageError, match="--duration and --quick say something of --shape") as told:
+        refuse_without(typed, "--shape", ("--duration", "--quick"), "--shape ramp")
+    assert told.value.next_step == "add --shape ramp, or leave them out"

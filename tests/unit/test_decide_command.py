@@ -344,7 +344,9 @@ def test_a_plan_is_priced_with_its_headroom(priceable, capsys):
     plan = ["plan", str(priceable), "--demand", "300/s", "--peak", "2x"]
     assert run_command([*plan, "--instance", "c7i.lrge"]) == 2
     assert "did you mean c7i.large" in capsys.readouterr().err
-    assert run_command([*plan, "--measured-on", "c7i.lrge"]) == 2
+    assert run_command([*plan, "--measured-on", "c7i.large"]) == 2
+    assert "--measured-on says something of --instance" in capsys.readouterr().err
+    assert run_command([*plan, "--instance", "c7i.large", "--measured-on", "c7i.lrge"]) == 2
     assert "did you mean c7i.large" in capsys.readouterr().err
     assert read_document(priceable, "plan", CapacityPlan) is None
     assert run_command([*plan, "--instance", "c7i.large", "--measured-on", "c7i.large"]) == 0

@@ -75,6 +75,29 @@ def test_options_of_streams_need_generate(capsys: pytest.CaptureFixture[str]) ->
     assert "--generate needs --url and --model" in capsys.readouterr().err
 
 
+def test_an_objective_on_tokens_needs_generate(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Each of its trials would be undecided."""
+    payloads = tmp_path / "rows.npz"
+    payloads.write_bytes(b"")
+    command = ["load", "--url", "http://h:1", "--model", "m", "--payloads", str(payloads)]
+    assert run_command([*command, "--slo", "ttft p95 < 90 ms"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "the objective asks for ttft_p95, which only models that write have" in told
+
+
+def test_an_objective_on_tokens_is_held_against_the_family_of_a_study_s_variant(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    study = ["load", "studies/reference.yaml", "--slo", "ttft p95 < 90 ms"]
+    assert run_command([*study, "--variant", "topics-student-fp32"]) == 2
+    assert "family topics: the objective asks for ttft_p95" in capsys.readouterr().err
+    writer = [*study, "--variant", "writer-student-fp32"]
+    assert run_command([*writer, "--client-batch-size", "4", "--records"]) == 2
+    assert "--records needs --out" in capsys.readouterr().err
+
+
 def test_openai_s_interface_is_not_spoken_over_grpc(
     server: FakeTokenServer, capsys: pytest.CaptureFixture[str]
 ) -> None:

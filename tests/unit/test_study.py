@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import StudyError
-from harness.study import plans_of, speculative_name, study_schema, variant_name, variants_of
+from harness.study import Study, plans_of, speculative_name, study_schema, variant_name, variants_of
 from harness.study.file import load_study, parse_study
+from harness.study.objective import parse_objective
 from harness.system.storage import bundled
 from harness.types import (
     ArrivalKind,
@@ -372,3 +373,44 @@ def test_speculation_is_refused_where_it_would_change_texts_or_nothing_is_writte
     assert "speculation is for models that write" in problems_of(prose)
     many = speculating(speculation={"draft": "writer-student-fp32", "tokens": 17})
     assert "less than or equal to 16" in problems_of(many)
+
+
+@pytest.mark.parametrize(
+    "clause",
+    ["ttft p95 < 50 ms", "itl p99 < 50 ms", "tpot mean < 9 ms", "output_tokens_per_s >= 5/s",
+     "output_token_cost < 2/1M"],
+)  # fmt: skip
+def test_tokens_are_asked_of_models_that_write_alone(clause):
+    name = clause.replace(" p", "_p").replace(" mean", "_mean").split()[0]
+    document = sample_study(objective=f"p95 < 50 ms, goodput >= 5/s, {clause}")
+    document["cost"] = {"instance": "g5.xlarge"}
+    told = problems_of(document)
+    assert f"the objective asks for {name}, which only models that write have" in told
+    assert "bound the whole answer, as in p95 < 50 ms" in told
+
+
+def test_a_goodput_by_the_whole_answer_is_of_any_model():
+    assert isinstance(parsed(sample_study(objective="p95 < 50 ms, goodput >= 5/s")), Study)
+
+
+def test_an_objective_on_tokens_is_held_against_every_family_or_the_one_of_a_variant():
+    study = load_study(ROOT / "studies" / "reference.yaml")
+    asked = parse_objective("ttft p95 < 90 ms")
+    with pytest.raises(StudyError, match="2 problems") as caught:
+        study.asked_otherwise(objective=asked)
+    assert [told.split(":")[0] for told in caught.value.problems] == [
+        "family topics",
+        "family prose",
+    ]
+    topics, prose, writing = study.families
+    changed = study.asked_otherwise(objective=asked, only="writer-student-fp32")
+    assert [changed.objective_of(family) for family in changed.families] == [
+        study.objective_of(topics),
+        study.objective_of(prose),
+        asked,
+    ]
+    assert writing.objective != asked
+    with pytest.raises(StudyError, match="family topics: the objective asks for ttft_p95"):
+        study.asked_otherwise(objective=asked, only="topics-student-fp32")
+    with pytest.raises(StudyError, match="no variant 'none'"):
+        study.asked_otherwise(objective=asked, only="none")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,11 @@ def study_text(
     """The study's file, with what was found in comments."""
     (name,) = distinct_names([_name_of(asked.data)])
     objective = asked.objective or _objective(task.section)
+    command = shlex.join(["harness", "run", str(asked.out)])
     made_of = f"{listed([one.written for one in found])} and {asked.data.name}"
     lines = [
         f"# Written by harness init from {made_of}.",
-        f"# Check it, correct it where needed, and run it: harness run {asked.out}",
+        f"# Check it, correct it where needed, and run it: {command}",
         f"name: {name}",
         "# What a model must achieve to replace the teacher; every clause must hold.",
         *_unscored(task.section, asked),

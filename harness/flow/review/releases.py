@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ def check_measured(run: StoredRun, path: Path) -> None:
     if not run.scores and not run.trials:
         raise RunFolderError(
             f"{path} holds no score and no trial",
-            next_step=f"finish it: harness run STUDY --out {path} --resume",
+            next_step=f"finish it: harness run STUDY --out {shlex.quote(str(path))} --resume",
         )
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from harness.report.tables.model import Cell, Column, Table, numeric, words
 from harness.types import (
+    Accelerator,
     LoadMode,
     ModelVariant,
     ShapeKind,
@@ -126,22 +127,56 @@ def run_command(manifest: Mapping[str, Any]) -> str:
     return str(stored) if stored else f"harness run {STUDY_FILE}"
 
 
-def load_command(trial: Trial) -> str:
-    """The command that measures one trial again."""
-    serving, workload = trial.serving, trial.workload
+def load_command(trial: Trial, server: Mapping[str, Any] | None = None) -> str:
+    """The command that measures one trial again; empty where `harness load` cannot.
+
+    Args:
+        trial: of a study.
+        server: the external server that it was measured on, as the run's manifest has it; without
+            one, the harness's own.
+    """
+    workload = trial.workload
+    where = _external_options(trial, server) if server else _serving_options(trial)
+    if not where:
+        return ""
     options = {
         "--variant": trial.variant,
-        "--protocol": workload.protocol,
+        **where,
         **_batch_options(workload),
         **_load_options(workload),
         "--duration": f"{workload.duration_s:g}",
-        "--max-batch-size": serving.max_batch_size,
-        "--queue-delay-us": serving.queue_delay_us,
-        "--instances": serving.instance_count,
+        "--warmup": f"{workload.warmup_s:g}",
     }
     words = [str(word) for option in options.items() for word in option]
     words += ["--response-cache"] if workload.cached_answers else []
     return shlex.join(["harness", "load", STUDY_FILE, *words])
+
+
+def _serving_options(trial: Trial) -> dict[str, object]:
+    """How the harness's own server is asked for the trial's configuration; empty: it cannot be."""
+    serving = trial.serving
+    if not serving.told or serving.accelerator is not Accelerator.NONE:
+        return {}
+    return {
+        "--protocol": trial.workload.protocol,
+        "--max-batch-size": serving.max_batch_size,
+        "--queue-delay-us": serving.queue_delay_us,
+        "--instances": serving.instance_count,
+        "--intra-op-threads": serving.intra_op_threads,
+    }
+
+
+def _external_options(trial: Trial, server: Mapping[str, Any]) -> dict[str, object]:
+    """Where the model is, which is served as its owner has it.
+
+    Empty where its configuration was the run's own, which ended with it, and of streams of a
+    study's prompts: `harness load --url` asks for neither.
+    """
+    if server.get("model_control") or trial.workload.generation or not server.get("url"):
+        return {}
+    name = server.get("models", {}).get(trial.variant, trial.variant)
+    there = {"--url": server["url"]}
+    return there if name == trial.variant else there | {"--model": name}
 
 
 def _batch_options(workload: Workload) -> dict[str, object]:

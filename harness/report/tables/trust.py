@@ -117,8 +117,8 @@ def _generator_rows(result: TrialResult) -> Iterator[_Row]:
 
 
 def _traffic_rows(result: TrialResult) -> Iterator[_Row]:
-    workload, due = result.trial.workload, result.requests + result.failures
-    sent = due - result.dropped
+    workload, left = result.trial.workload, result.streams.counts.left if result.streams else 0
+    sent = result.requests + result.failures + left
     if not is_open(workload) and result.in_flight_mean is not None:
         yield (
             "In flight on average",
@@ -139,13 +139,13 @@ def _traffic_rows(result: TrialResult) -> Iterator[_Row]:
         )
         yield (
             "Dropped, too many in flight",
-            f"{count(result.dropped)} of {count(due)}",
+            f"{count(result.dropped)} of {count(sent + result.dropped)}",
             "while the generator keeps up; they count as failed",
             "the slowest answers would be missing",
         )
     yield (
         "Failures of those sent",
-        f"{count(sent - result.requests)} of {count(sent)}",
+        f"{count(result.failures)} of {count(sent)}",
         f"at most {asked_percent(BROKEN_FAILURE_SHARE)}; below it the error rate is judged",
         "a broken server answers fast",
     )

@@ -130,6 +130,8 @@ def test_the_command_writes_the_document_and_prints_the_curve(
         (["--student", STUDENT, "--keep", "99.99%"], "cannot show 99.99% of the teacher's"),
         (["--student", "topics-tiny-fp32"], "topics-tiny-fp32.parquet holds no outcomes"),
         (["--teacher-cost", "-1"], "Invalid value"),
+        (["--teacher-cost", "4"], "--teacher-cost says something of --student-cost"),
+        (["--student-cost", "4"], "--student-cost says something of --teacher-cost"),
     ],
 )
 def test_what_cannot_be_routed_is_refused_before_anything_is_written(

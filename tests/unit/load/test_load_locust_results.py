@@ -154,6 +154,7 @@ def test_a_chosen_protocol_moves_between_tritons_own_ports_and_no_others() -> No
         ({"generate": "chat", "protocol": "grpc"}, "--generate chat is spoken over HTTP"),
         ({"objective": "p96 < 50 ms"}, "unknown metric 'p96'"),
         ({"objective": "accuracy >= 90%"}, "a load test does not measure quality"),
+        ({"objective": "itl p99 < 9 ms"}, "itl_p99, which only models that write have"),
         ({"model": "", "payloads": "", "variant": "v"}, "nowhere has no variant 'v'"),
         ({"model": "", "payloads": "", "variant": "none"}, "nothing to send"),
         ({"variant": "v"}, "the variant v and the model m"),

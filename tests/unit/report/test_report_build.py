@@ -16,12 +16,15 @@ from harness.report.gains import size_words
 from harness.report.page import page_of
 from harness.report.tables.provenance import load_command, run_command
 from harness.types import (
+    Accelerator,
     ArrivalKind,
     ArrivalProcess,
+    Generation,
     LoadMode,
     LoadShape,
     ServingConfig,
     ShapeKind,
+    StreamApi,
     Trial,
     WireProtocol,
     Workload,
@@ -247,9 +250,61 @@ def test_the_command_measures_the_recommended_configuration():
     trial = next(r.trial for r in run.trials if r.trial.trial_id == run.verdicts[0].recommended)
     assert load_command(trial) == (
         "harness load STUDY.yaml --variant topics-student-int8 --protocol grpc "
-        "--client-batch-size 16 --concurrency 16 --duration 12 --max-batch-size 16 "
-        "--queue-delay-us 0 --instances 2"
+        "--max-batch-size 16 --queue-delay-us 0 --instances 2 --intra-op-threads 1 "
+        "--client-batch-size 16 --concurrency 16 --duration 12 --warmup 0.5"
     )
+    threaded = replace(trial, serving=replace(trial.serving, intra_op_threads=4))
+    assert "--instances 2 --intra-op-threads 4 --" in load_command(threaded)
+
+
+def test_no_command_serves_what_load_has_no_option_for():
+    run = sample_run()
+    trial = run.trials[0].trial
+    accelerated = replace(trial.serving, instance_kind="gpu", accelerator=Accelerator.TENSORRT)
+    untold = ServingConfig(max_batch_size=0, instance_count=0)
+    for serving in (accelerated, untold):
+        assert load_command(replace(trial, serving=serving)) == ""
+
+
+def test_the_command_of_a_trial_on_a_server_that_was_up_asks_that_server():
+    trial = replace(
+        sample_run().trials[0].trial, serving=ServingConfig(max_batch_size=0, instance_count=0)
+    )
+    server = {"url": "grpc://triton:8001", "model_control": False, "models": {trial.variant: "t"}}
+    words = load_command(trial, server).split()
+    options = dict(zip(words[3::2], words[4::2], strict=True))
+    assert options["--url"] == "grpc://triton:8001"
+    assert (options["--variant"], options["--model"]) == (trial.variant, "t")
+    of_serving = {"--protocol", "--max-batch-size", "--instances", "--intra-op-threads"}
+    assert not of_serving & set(options)
+    assert "--model" not in load_command(trial, server | {"models": {trial.variant: trial.variant}})
+    assert load_command(trial, server | {"model_control": True}) == "", "it was put back"
+    streams = replace(trial.workload, generation=Generation(StreamApi.CHAT))
+    assert load_command(replace(trial, workload=streams), server) == ""
+
+
+def test_a_report_leaves_out_a_command_and_a_configuration_that_nobody_can_tell(tmp_path):
+    run = sample_run()
+    untold = ServingConfig(max_batch_size=0, instance_count=0)
+    server = {"url": "http://triton:8000", "model_control": False, "models": {}}
+    plain = [
+        replace(one, trial=replace(one.trial, serving=untold))
+        if one.trial.trial_id == run.verdicts[0].recommended
+        else one
+        for one in run.trials
+    ]
+    recommended = next(one.trial for one in plain if one.trial.serving == untold)
+    verdict = replace(run.verdicts[0], recommended=recommended.trial_id)
+    run = replace(run, trials=tuple(plain), verdicts=(verdict,))
+    finding = page_of(replace(run, manifest={**run.manifest, "server": server})).families[0].finding
+    assert "--url http://triton:8000" in finding.command
+    assert finding.config == ""
+    build_report(run, tmp_path)
+    for name in ("report.html", "report.md"):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert "Measure it again" not in text
+        assert "config.pbtxt</summary>" not in text
+        assert "```protobuf" not in text
 
 
 def test_the_command_of_an_open_loop_names_its_rate_arrivals_shape_and_bound():

@@ -27,6 +27,7 @@ from harness.types import (
     WireProtocol,
     Workload,
 )
+from harness.types.streams import StreamCounts, StreamFigures
 from harness.words.labels import load_label, load_words
 from harness.words.numbers import confidence, seconds
 
@@ -92,8 +93,13 @@ def test_a_closed_loop_offers_and_drops_nothing(topics):
 def test_drops_are_told_from_failures_of_what_was_sent(at_a_rate):
     result = replace(at_a_rate.recommended, requests=90, failures=10, dropped=7)
     rows = rows_of(trust_table(result))
-    assert rows["Dropped, too many in flight"][0] == "7 of 100"
-    assert rows["Failures of those sent"][0] == "3 of 93"
+    assert rows["Dropped, too many in flight"][0] == "7 of 107"
+    assert rows["Failures of those sent"][0] == "10 of 100"
+    counts = StreamCounts(left=3)
+    left = replace(result, streams=StreamFigures(counts, 0.0))
+    rows_with_left = rows_of(trust_table(left))
+    assert rows_with_left["Dropped, too many in flight"][0] == "7 of 110"
+    assert rows_with_left["Failures of those sent"][0] == "10 of 103"
     assert rows["Offered load"] == ("729 of 736 req/s", "at least 95%, chance apart")
 
 
