@@ -64,29 +64,29 @@ class Fleet(Protocol):
         """End the load at an instant of this process's clock; on return all of it was reported."""
 
     def collect_records(self) -> None:
-        """After that: on return the records of its requests are where they were asked for."""
+        """Called after `drain`: on return the test's records are where they were asked for."""
 
 
 class Watcher:
     """Whoever wants to know how a test goes overrides what it wants to hear; none may take long."""
 
     def test_begins(self, plan: Plan) -> None:
-        """Nothing of it has been sent yet."""
+        """Called before a test sends its first request."""
 
     def test_began(self, plan: Plan, results: Results) -> None:
-        """The clock of a test has started."""
+        """Called when the clock of a test has started."""
 
     def reported(self, worker: str, report: LoadProgress) -> None:
-        """A process has reported, and it is in the results."""
+        """Called when a process has reported, and its report is in the results."""
 
     def results_replaced(self, results: Results) -> None:
-        """The test's numbers are counted anew from here on."""
+        """Called when the test's numbers are counted anew from here on."""
 
     def phase_changed(self) -> None:
-        """When another of its phases begins was decided just now."""
+        """Called when it has been decided at what time another phase of the test begins."""
 
     def test_ended(self) -> None:
-        """The test is over, and all of it was reported."""
+        """Called when the test is over, and all of it was reported."""
 
 
 class Conductor:
@@ -109,7 +109,7 @@ class Conductor:
         """User classes that the command line did not leave out."""
         self._start_ns = self._drained_ns = self._end_ns = 0
         self._stopping = False
-        """From the moment that the end is asked for: no phase begins any more."""
+        """Whether the end was asked for: no phase begins any more."""
         events: Any = environment.events  # Locust's hooks are untyped
         events.test_start.add_listener(self._on_test_start)
         events.spawning_complete.add_listener(self._on_spawning_complete)
