@@ -64,29 +64,29 @@ class Fleet(Protocol):
         """End the load at an instant of this process's clock; on return all of it was reported."""
 
     def collect_records(self) -> None:
-        """After that, until the next start: return when its records are where they belong."""
+        """Called after `drain`, until the next start: on return the records are where they belong."""
 
 
 class Watcher:
     """Whoever wants to know how a test goes overrides what it wants to hear; none may take long."""
 
     def test_begins(self, plan: Plan) -> None:
-        """Nothing of it has been sent yet."""
+        """Called before a test sends its first request."""
 
     def test_began(self, plan: Plan, results: Results) -> None:
-        """The clock of a test has started."""
+        """Called when the clock of a test has started."""
 
     def reported(self, worker: str, report: LoadProgress) -> None:
-        """A process has reported, and it is in the results."""
+        """Called when a process has reported, and its report is in the results."""
 
     def results_replaced(self, results: Results) -> None:
-        """The test's numbers are counted anew from here on."""
+        """Called when the test's numbers are counted anew from here on."""
 
     def phase_changed(self) -> None:
-        """When another of its phases begins was decided just now."""
+        """Called when it has been decided at what time another phase of the test begins."""
 
     def test_ended(self) -> None:
-        """The test is over, and all of it was reported."""
+        """Called when the test is over, and all of it was reported."""
 
     def session_ended(self) -> None:
         """No test runs any more; Locust settles on its exit code next."""
@@ -112,7 +112,7 @@ class Conductor:
         """User classes that the command line did not leave out."""
         self._start_ns = self._drained_ns = self._end_ns = 0
         self._stopping = False
-        """From the moment that the end is asked for: no phase begins any more."""
+        """Whether the end was asked for: no phase begins any more."""
         self._finishing: gevent.Greenlet | None = None
         """What is done of a test that is over; whoever stops it waits for that, and may be killed
         meanwhile, as Locust does with a shape that stops a test when somebody else stops it too."""

@@ -43,17 +43,19 @@ from harness.load.generators.notices import (
 from harness_locust.pieces import FileExchange
 
 BEAT_S = 0.5
-"""Between two words to each worker: one that does not hear its master for some of these stops."""
+"""Seconds between two words to each worker: one that does not hear its master for some of these
+stops."""
 WORKERS_PER_BEAT = 250
 """With more workers than that, beats are as much further apart."""
 GONE_AFTER_S = 4.0
-"""Without any word."""
+"""Seconds without any word from a worker, after which it counts as gone."""
 FORGOTTEN_AFTER_S = 300.0
 FIRST_QUESTIONS = 8
-"""To a clock, one after the other, before its worker counts as joined: the fastest tells most."""
+"""Questions to a worker's clock, one after the other, before it counts as joined: the fastest
+answer tells most."""
 FIRST_QUESTIONS_WITHIN_S = 3.0
 CLOCK_NEWS_NS = 100_000
-"""The listener is told anew of a clock that reads so much otherwise."""
+"""The listener is told anew of a clock whose offset changed by so much."""
 _NS = 1_000_000_000
 
 
@@ -68,9 +70,9 @@ class HubMember:
     heard_ns: int
     gone: bool = False
     ready: bool = False
-    """Its clock is known, and the listener knows of it."""
+    """Whether the worker's clock is known, and the listener was told of the worker."""
     told_clock: ClockOffset | None = None
-    """As the listener knows it."""
+    """Clock offset last passed to the listener; None before the first."""
     records: dict[str, Path] = field(default_factory=dict)
     """Where the records of its loads are kept here."""
 

@@ -55,7 +55,7 @@ class Asked:
 
     model: ExternalModel
     target: Target
-    """With JSON bodies where the server takes no others."""
+    """Where load is sent, with JSON bodies where the server takes no others."""
 
 
 def ask_about(plan: Plan, payloads: Sequence[Group]) -> Asked:
@@ -116,7 +116,10 @@ def expected_outputs(model: ExternalModel, plan: Plan) -> tuple[TensorSpec, ...]
 
 
 def _free(size: int) -> int:
-    """A size of somebody else's output: a dynamic one need not follow the request."""
+    """A declared dimension of the output of a model the harness did not export.
+
+    A dynamic one need not follow the request's.
+    """
     return FREE_SIZE if size < 0 else size
 
 

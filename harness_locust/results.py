@@ -22,15 +22,15 @@ SLICE_S = 0.25
 REPORT_EVERY_S = 1.0
 RECENT_S = 10.0
 RAMP_UP = "ramp-up"
-"""Until Locust has started all users."""
+"""Name of the phase until Locust has started all users."""
 MEASURED = "measured"
 SETTLING = "settling"
-"""Between two steps of a sweep."""
+"""Name of the phase between two steps of a sweep."""
 DRAINING = "draining"
-"""After the end: what was in flight is waited for."""
+"""Name of the phase after the end: what was in flight is waited for."""
 TRANSIENT = frozenset({RAMP_UP, SETTLING, DRAINING})
 LONGEST_S = 1e9
-"""Of the last phase, whose end is not known."""
+"""Length of the last phase, whose end is not known."""
 _NS = 1_000_000_000
 
 
@@ -45,11 +45,11 @@ class WorkerState:
     loop_lag: SparseHistogram = field(default_factory=SparseHistogram)
     memory_bytes: int = 0
     reported_s: float = 0.0
-    """When it made its last report that came."""
+    """When the process made its last report that came."""
     settled_s: float = 0.0
-    """All that fell due there by then was reported."""
+    """Until when all that fell due in the process has been reported."""
     lost: bool = False
-    """Gone, and not come back before the test's end."""
+    """Whether the process is gone, and did not come back before the test's end."""
     stood_still_s: float = 0.0
     """Time outside the transient phases in which it did nothing at all."""
     clock_error_s: float = 0.0
@@ -70,7 +70,7 @@ class PhaseResult:
     start_s: float
     duration_s: float
     total: TimeSlice
-    """All of its slices in one."""
+    """All slices of the phase in one."""
 
     @property
     def requests_per_s(self) -> float:
@@ -94,14 +94,14 @@ class Results:
     _starts_s: list[float] = field(default_factory=lambda: [0.0])
     _names: list[str] = field(default_factory=lambda: [RAMP_UP])
     _totals: SliceSums = field(default_factory=SliceSums)
-    """At the index of each phase."""
+    """Sums of each phase, by the phase's index."""
     _recent: SliceSums = field(default_factory=SliceSums)
     _workers: dict[str, WorkerState] = field(default_factory=dict)
     history: LoadHistory = field(default_factory=lambda: LoadHistory(SLICE_S))
     start_ns: int = 0
     """CLOCK_MONOTONIC of the process that sums up, at the start of slice 0."""
     former: InitVar[Results | None] = None
-    """The same test's, whose reports are known: nothing is counted in both."""
+    """Results of the same test, whose reports are known: nothing is counted in both."""
 
     def __post_init__(self, former: Results | None) -> None:
         self.attendance: Attendance = former.attendance if former else Attendance(self.test)

@@ -88,23 +88,41 @@ class QueryOptions:
 
     prometheus: Annotated[
         str | None,
-        typer.Option(help="Its address: http://HOST:9090.", show_default=False),
+        typer.Option(
+            help="With --trace prometheus: the address of the Prometheus, http://HOST:9090.",
+            show_default=False,
+        ),
     ] = None
     prometheus_header: Annotated[
-        list[str], typer.Option(help="A header 'NAME: VALUE'; may be repeated.", show_default=False)
+        list[str],
+        typer.Option(
+            help="With --trace prometheus: a header 'NAME: VALUE' for every query; may be "
+            "repeated.",
+            show_default=False,
+        ),
     ] = field(default_factory=list)
     query: Annotated[
         str,
         typer.Option(
-            help="PromQL for requests per second, as sum(rate(http_requests_total[1m])).",
+            help="With --trace prometheus: PromQL for requests per second, as "
+            "sum(rate(http_requests_total[1m])).",
             show_default=False,
         ),
     ] = ""
-    since: Annotated[str, typer.Option(help="How far back from --until.")] = "24h"
+    since: Annotated[
+        str,
+        typer.Option(help="With --trace prometheus: how far the trace reaches back from --until."),
+    ] = "24h"
     until: Annotated[
-        str, typer.Option(help="ISO 8601 time of the end; default: now.", show_default=False)
+        str,
+        typer.Option(
+            help="With --trace prometheus: ISO 8601 time at which the trace ends; default: now.",
+            show_default=False,
+        ),
     ] = ""
-    step: Annotated[str, typer.Option(help="Between two values.")] = "60s"
+    step: Annotated[
+        str, typer.Option(help="With --trace prometheus: time between two values of the query.")
+    ] = "60s"
 
     def given(self) -> RateTrace:
         """The rates.
@@ -147,7 +165,7 @@ class ScalerOptions:
     start_time: Annotated[
         str | None,
         typer.Option(
-            help="From the order of a replica until it carries its part; default: the model's "
+            help="Time from ordering a replica until it carries its part; default: the model's "
             "cold start in the run.",
             show_default=False,
         ),
@@ -158,7 +176,7 @@ class ScalerOptions:
         typer.Option(help="Most replicas; default: twice what the peak needs.", show_default=False),
     ] = None
     tolerance: Annotated[
-        str, typer.Option(help="A metric this close to its target changes nothing.")
+        str, typer.Option(help="How close to its target a metric changes nothing.")
     ] = "10%"
     up_stabilization: Annotated[str, typer.Option(help="Stabilization window of scaling up.")] = (
         _AT_ONCE
@@ -168,7 +186,10 @@ class ScalerOptions:
     ] = "300s"
     sync: Annotated[
         str | None,
-        typer.Option(help="Between two decisions; default: 15s, and 5s live.", show_default=False),
+        typer.Option(
+            help="Time between two scaling decisions; default: 15s, and 5s live.",
+            show_default=False,
+        ),
     ] = None
 
     def terms(self, *, live: bool) -> ScalingTerms:
@@ -206,13 +227,16 @@ class ReplicaPrice:
     """What a replica costs; without any, hours alone are told."""
 
     instance: Annotated[
-        str, typer.Option(help="Instance type that each replica runs on.", show_default=False)
+        str,
+        typer.Option(
+            help="Instance type that each replica runs on; prices the plan.", show_default=False
+        ),
     ] = ""
     measured_on: MeasuredOn = ""
     prices: OwnPrices = None
     usd_per_hour: Annotated[
         float | None,
-        typer.Option(help="Price of a replica, in place of --instance.", show_default=False),
+        typer.Option(help="USD per hour of a replica, in place of --instance.", show_default=False),
     ] = None
 
     def question(self) -> PriceQuestion | None:
@@ -288,10 +312,14 @@ class ManifestOptions:
     """What the chosen policy's manifests are for."""
 
     deployment: Annotated[str, typer.Option(help="The Deployment that is scaled.")] = "triton"
-    namespace: Annotated[str, typer.Option(help="Its namespace; default: none is written.")] = ""
+    namespace: Annotated[
+        str, typer.Option(help="Namespace of the Deployment; default: none is written.")
+    ] = ""
     metrics_match: Annotated[
         str,
-        typer.Option(help="Further label matchers of its series, as in 'namespace=\"ml\"'."),
+        typer.Option(
+            help="Further label matchers of the Deployment's series, as in 'namespace=\"ml\"'."
+        ),
     ] = ""
     cluster_prometheus: Annotated[str, typer.Option(help="The Prometheus that KEDA asks.")] = (
         ScaledDeployment.prometheus

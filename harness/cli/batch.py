@@ -38,7 +38,7 @@ class JobOptions:
     deadline: Annotated[
         str,
         typer.Option(
-            help="From the order of the machines until all is done: 6h, 90min.",
+            help="Longest time from ordering the machines until all is done: 6h, 90min.",
             show_default=False,
         ),
     ]
@@ -54,7 +54,7 @@ class JobOptions:
     start_time: Annotated[
         str | None,
         typer.Option(
-            help="From the order of a machine until it works; default: the model's cold start in "
+            help="Time from ordering a machine until it works; default: the model's cold start in "
             "the run.",
             show_default=False,
         ),

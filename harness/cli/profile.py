@@ -43,7 +43,9 @@ def profile(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder; default: runs/<study>-<UTC time>-profile-<variant>.", show_default=False
+            help="Folder to write the profile into; default: "
+            "runs/<study>-<UTC time>-profile-<variant>.",
+            show_default=False,
         ),
     ] = None,
     repository: Repository = DEFAULT_REPOSITORY,

@@ -87,7 +87,9 @@ class RolloutTrafficOptions:
     """Options for the traffic of a rollout."""
 
     requests: Annotated[int, typer.Option(min=1, help="Requests of a look.")] = 500
-    looks: Annotated[int, typer.Option(min=1, help="Looks after which it ends undecided.")] = 500
+    looks: Annotated[
+        int, typer.Option(min=1, help="Looks after which the rollout ends undecided.")
+    ] = 500
     in_flight: Annotated[int, typer.Option(min=1, max=256, help="Requests in flight.")] = 8
     users: Annotated[
         int, typer.Option(min=0, help="Users that send requests; 0: each request is another's.")
@@ -100,7 +102,7 @@ class RolloutTrafficOptions:
         float,
         typer.Option(min=0, help="Seconds after a look's requests before --own is counted."),
     ] = 0.0
-    seed: Annotated[int, typer.Option(help="Draws rows and users.")] = 0
+    seed: Annotated[int, typer.Option(help="Seed by which rows and users are drawn.")] = 0
 
 
 @with_option_groups

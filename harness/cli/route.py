@@ -70,7 +70,10 @@ class Guarantee:
         str, typer.Option("--confidence", help="Confidence with which it is kept.")
     ] = "95%"
     seed: Annotated[
-        int | None, typer.Option(help="Of the split of the rows; default: the study's.")
+        int | None,
+        typer.Option(
+            help="Seed of the split into calibration and held-out rows; default: the study's."
+        ),
     ] = None
 
 

@@ -45,7 +45,7 @@ class Corrections:
             "--set",
             metavar="KEY=VALUE",
             help="Another key of the study's task, as in pooling=mean or threshold=0.3. May be "
-            "given again.",
+            "repeated.",
             show_default=False,
         ),
     ] = None

@@ -27,7 +27,7 @@ from harness.types import ModelVariant
 Row = tuple[int, ...]
 """Token ids, unpadded."""
 ProgressOfRows = Callable[[int, int], None]
-"""Told of rows done and their number."""
+"""Progress callback: rows done, and rows in all."""
 
 LENGTH_STEP = 8
 """Requests are padded to the next multiple, so that those of similar length have equal shapes and

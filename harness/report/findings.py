@@ -44,6 +44,7 @@ from harness.words.numbers import (
     relative_value,
     seconds,
     span,
+    things,
 )
 
 
@@ -116,9 +117,9 @@ def finding_of(family: FamilyResults) -> Finding:
 
 
 def _unfinished(family: FamilyResults) -> str:
-    trials = "1 trial" if len(family.trials) == 1 else f"{count(len(family.trials))} trials"
-    scored = len({score.variant for score in family.scores})
-    return f"The run stopped before a verdict: {scored} models scored, {trials} measured so far."
+    trials = things(len(family.trials), "trial")
+    scored = things(len({score.variant for score in family.scores}), "model")
+    return f"The run stopped before a verdict: {scored} scored, {trials} measured so far."
 
 
 def _tiles(family: FamilyResults, trial: TrialResult) -> tuple[Tile, ...]:

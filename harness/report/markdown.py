@@ -10,6 +10,7 @@ from harness.report.page import FamilyPage, Page
 from harness.report.tables.losses import LostQuality
 from harness.report.tables.model import Cell, Column, Table
 
+_SMALL_TYPE = re.compile(r"\b([Ii])n small type\b")
 _SPECIAL = re.compile(r"([\\`*_\[\]|~#])")
 
 
@@ -242,7 +243,7 @@ def table_blocks(table: Table) -> Iterator[str]:
     yield "\n".join(lines)
     if table.note:
         # What the page sets in small type, Markdown has in brackets.
-        yield text(table.note.replace("In small type", "In brackets"))
+        yield text(_SMALL_TYPE.sub(r"\1n brackets", table.note))
 
 
 def _row(cells: list[str]) -> str:
@@ -256,4 +257,6 @@ def _heading(column: Column) -> str:
 def _cell(cell: Cell) -> str:
     if cell.tone == "code":
         return _code(cell.text)
-    return f"[{text(cell.plain)}]({cell.link})" if cell.link else text(cell.plain)
+    # Rows of Markdown have no names, so a link within the page would lead nowhere.
+    leads = cell.link and not cell.link.startswith("#")
+    return f"[{text(cell.plain)}]({cell.link})" if leads else text(cell.plain)

@@ -26,7 +26,8 @@ from harness.report.plots.base import Plot, VariantStyle, styles_of
 from harness.report.plots.saturation import saturation_plot
 from harness.report.plots.series import seconds_plot, start_plots
 from harness.report.plots.server import batches_plot, ensemble_plot, split_plot
-from harness.report.plots.tradeoffs import quality_plot, throughput_plots
+from harness.report.plots.throughput import throughput_plots
+from harness.report.plots.tradeoffs import quality_plot
 from harness.report.roles.section import RolesSection, roles_section
 from harness.report.rollout.section import RolloutSection, rollout_section
 from harness.report.routing.section import RouterSection, router_section

@@ -76,7 +76,7 @@ class FleetHistory:
             self._scrapes.popleft()
 
     def rates(self) -> FleetRates:
-        """Over the window that ends with the last scrape."""
+        """The fleet's rates over the window that ends with the last scrape."""
         span_s = self._scrapes[-1][0] - self._scrapes[0][0] if self._scrapes else 0.0
         grown = [self._grown(name) for name in {n for _, one in self._scrapes for n in one}]
         completed = sum(one.completed for one in grown)

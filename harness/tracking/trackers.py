@@ -1,4 +1,4 @@
-"""The trackers by name, and whether they can be told."""
+"""The trackers by name, and whether a run can be sent to them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.system.libraries import require_extra
 
 
 class Tracker(StrEnum):
-    """Where a run can be told."""
+    """A tracker that a run can be sent to."""
 
     WANDB = "wandb"
     MLFLOW = "mlflow"
@@ -20,11 +20,11 @@ SINKS = {
     Tracker.WANDB: "harness.tracking.wandb_sink",
     Tracker.MLFLOW: "harness.tracking.mlflow_sink",
 }
-"""The module that tells each; it imports the tracker's package."""
+"""The module that sends a run to each tracker; it imports the tracker's package."""
 
 
 def check_trackers(trackers: Sequence[Tracker]) -> None:
-    """Make sure that they could be told, before hours of measuring.
+    """Make sure that a run could be sent to the trackers, before hours of measuring.
 
     Raises:
         MissingExtraError: a package is not installed.

@@ -57,16 +57,16 @@ class Headroom:
     """Replicas that still carry the peak within the objective, by what happens to them."""
 
     peak: int
-    """All of them working."""
+    """Replicas for the peak when all of them work."""
     lost_replica: int
     lost_zone: int
     rolling_update: int
     cold_start: int
-    """Working at the mean rate, so that a rise to the peak is carried while others start."""
+    """Replicas at the mean rate with which a rise to the peak is carried while others start."""
 
     @property
     def recommended(self) -> int:
-        """Enough for each of these alone, not for two at once."""
+        """Replicas enough for each single event (but a rise), not for two at once."""
         return max(self.peak, self.lost_replica, self.lost_zone, self.rolling_update)
 
 
@@ -98,7 +98,7 @@ class DeploymentPlan:
     decision: Decision
     """Decision on the objective at the peak on `replicas.peak`."""
     curve: tuple[Prediction, ...]
-    """One replica at rising rates."""
+    """Predictions for one replica at rising rates."""
     measured: tuple[MeasuredPoint, ...]
     error: Mapping[str, float]
     """By statistic, the median of |predicted / measured - 1| over the trials that were

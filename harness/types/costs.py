@@ -89,10 +89,11 @@ class VariantCost:
     tokens_per_inference: float | None = None
     """Mean tokens of a row, padding not counted; None where they are not known."""
     usd_per_million_output_tokens: Interval | None = None
-    """Of streams, as the next: the whole machine's cost over the tokens that it writes, the reading
-    of their prompts included. The two are not to be added up."""
+    """US dollars per million output tokens of streams: the whole machine's cost over the tokens it
+    writes, reading the prompts included. Not to be added to the cost per input token."""
     usd_per_million_input_tokens: Interval | None = None
-    """The same over the tokens of the prompts, the writing of their answers included."""
+    """US dollars per million input tokens of streams: the whole machine's cost over the tokens of
+    the prompts, writing the answers included."""
 
     @property
     def instance(self) -> str:

@@ -50,7 +50,8 @@ NUM_INPUT_TOKENS = "num_input_tokens"
 NUM_OUTPUT_TOKENS = "num_output_tokens"
 """UINT32 [1]: generated tokens that this response brings; their sum is the whole answer's."""
 TOKEN_IDS = "token_ids"  # noqa: S105  (a tensor's name)
-"""INT32 [-1]: those tokens. The end-of-sequence token is one of them, though it has no text."""
+"""INT32 [-1]: the generated tokens that this response brings. The end-of-sequence token is one of
+them, though it has no text."""
 QUEUE_TIME_US = "queue_time_us"
 """UINT32 [1], in the last response: microseconds that the request waited for a slot before its
 prompt was read; not in vLLM's backend."""
@@ -166,7 +167,7 @@ TOKENIZER_FILE = "tokenizer.json"
 """File beside a decoder's graph: `GeneratorSettings`, and the tokenizer as transformers built
 it."""
 ENCODER_FILE = "encoder.onnx"
-"""Beside the decoder's graph of an encoder-decoder: the graph that reads its prompts."""
+"""File beside the decoder's graph of an encoder-decoder: the graph that reads its prompts."""
 DRAFT_FOLDER = "draft"
 SPECULATION_FILE = "speculation.json"
 """Beside a graph that is served with a draft: the draft's graph and settings, and there a JSON
@@ -184,19 +185,21 @@ class AnswerRules:
     min_tokens: int = 0
     """An answer does not end before so many tokens (`min_new_tokens`)."""
     min_length: int = 0
-    """Nor before so many with what the decoder read before it: a prompt, or what it starts with."""
+    """Least length at which an answer may end, counting what the decoder read before it
+    (`min_length`)."""
     no_repeat: int = 0
     """No so many tokens in a row come twice in what the decoder reads and writes
     (`no_repeat_ngram_size`); 0: they may."""
     no_repeat_source: int = 0
-    """Nor such ones of the prompt (`encoder_no_repeat_ngram_size`)."""
+    """No so many tokens in a row of the prompt come in an answer (`encoder_no_repeat_ngram_size`);
+    0: they may."""
     repetition_penalty: float = 1.0
     """Divides the positive logits of tokens that the decoder has read or written, and multiplies
     negative ones."""
     banned: tuple[int, ...] = ()
-    """Never chosen (`suppress_tokens`, `bad_words_ids` of one token)."""
+    """Tokens that are never chosen (`suppress_tokens`, `bad_words_ids` of one token)."""
     banned_first: tuple[int, ...] = ()
-    """Not chosen as the first token that is free (`begin_suppress_tokens`)."""
+    """Tokens not chosen as the first one that is free (`begin_suppress_tokens`)."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +211,7 @@ class GeneratorSettings:
     """Heads of keys and values; several heads of a query may share one."""
     head_size: int
     vocabulary: int
-    """Logits of a token."""
+    """Number of logits of a token."""
     context: int
     """Tokens of prompt and answer together at most."""
     end_tokens: tuple[int, ...]

@@ -14,7 +14,7 @@ class LoadedQuality:
 
     variant: str
     sha256: str
-    """Of the artefact that answered."""
+    """Digest of the artefact that answered."""
     teacher_sha256: str
     trial_id: str
     """The trial whose load ran."""
@@ -23,11 +23,11 @@ class LoadedQuality:
     changed: int | None
     """Rows whose answer was another one than without a load; None where its task does not tell."""
     requests_per_s: float
-    """That the load completed meanwhile; the rows that were scored came on top."""
+    """Requests that the load completed meanwhile; the rows that were scored came on top."""
     scores: tuple[QualityScore, ...]
-    """Under the load, beside the teacher's answers to the same rows without one."""
+    """Scores under the load, beside the teacher's answers to the same rows without one."""
     alone: tuple[QualityScore, ...]
-    """The same rows without a load, likewise."""
+    """Scores of the same rows without a load, beside the teacher's answers."""
     pairs: tuple[PairedMeasure, ...] = ()
     """The answers under the load compared with the same variant's without one, row by row."""
     problem: str = ""

@@ -51,7 +51,7 @@ class Relabelling:
     accuracy: float
     """Accuracy as served, 0 to 1."""
     mended: float
-    """If the outputs were called by what they seem to stand for."""
+    """Accuracy if the outputs were called by what they seem to stand for, 0 to 1."""
     samples: int
 
 
@@ -154,7 +154,7 @@ class LossEntry:
     """Samples by class (rows) and answer (columns): the variant's less the teacher's."""
     examples: tuple[WorstExample, ...] = ()
     problem: str = ""
-    """Why there is no chain, where there is none."""
+    """Why the loss could not be split into steps; empty where `chain` is set."""
     not_compared: str = ""
     """Why the variant lacks a measure beside its teacher, where it lacks one."""
     teacher_sha256: str = ""

@@ -39,7 +39,8 @@ class ServerMetrics:
     inferences: int | None = None
     executions: int | None = None
     queue_ms: float | None = None
-    """Mean per request; the next three are means per request that the model computed."""
+    """Mean time in the queue per request; the next three are means per request that the model
+    computed."""
     compute_input_ms: float | None = None
     compute_infer_ms: float | None = None
     compute_output_ms: float | None = None
@@ -59,9 +60,9 @@ class ServerMetrics:
     cache_hits: int | None = None
     """How many of `requests` the response cache answered: the model did not see them."""
     cache_misses: int | None = None
-    """Looked up there and not found, then computed."""
+    """Requests looked up in the response cache and not found, then computed."""
     cache_ms: float | None = None
-    """Looking up and storing there, mean of all `requests`."""
+    """Time spent looking up and storing in the response cache, mean of all `requests`."""
     version: str = ""
     """Version of the model that answered; empty where the server does not tell."""
     exchanged: str = ""
@@ -123,11 +124,12 @@ class HostMetrics:
     foreign_cpu: float | None = None
     """Cores used by processes that are not the server's, the generators' or the harness's own."""
     server_run_cores: float | None = None
-    """Cores used by the server's threads that lived to the window's end, as the next two are of."""
+    """Cores used by those threads of the server that lived to the window's end; the next two fields
+    count the same threads."""
     server_wait_cores: float | None = None
     """Threads of the server that waited for a core at a time: ready to run, and another ran."""
     server_foreign_wait_cores: float | None = None
-    """How many of these waiting threads waited behind foreign processes."""
+    """Threads of the server that waited for a core at a time behind foreign processes."""
     cpu_steal: float | None = None
     """0 to 1: of the cores' time, what the hypervisor gave to other virtual machines."""
     cpu_pressure: float | None = None

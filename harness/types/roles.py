@@ -28,12 +28,12 @@ class Cascade:
     """
 
     at: RoutePoint
-    """On prompts that the threshold was not chosen on. `accuracy` is the share of prompts whose
-    answer is the teacher's own text; latency and cost are left out."""
+    """The cascade on prompts that the threshold was not chosen on. `accuracy` is the share of
+    prompts whose answer is the teacher's own text; latency and cost are left out."""
     keep: float
     """Share of the teacher's own texts that the threshold was to keep."""
     guaranteed: bool
-    """Whether the prompts that it was chosen on were enough to be sure of that."""
+    """Whether the prompts that the threshold was chosen on were enough to be sure of `keep`."""
     calibration_prompts: int
     held_out_prompts: int
     rouge_kept: float | None = None
@@ -51,21 +51,21 @@ class StudentRoles:
     speculative: str
     """The model that is served: the teacher with the student as its draft."""
     sha256: str
-    """Of that model's files."""
+    """Digest of the speculative model's files."""
     draft_tokens: int
-    """Proposed in a step, at most."""
+    """Tokens that the draft proposes in a step, at most."""
     texts: int
-    """That the speculative model wrote, greedily."""
+    """Texts that the speculative model wrote, greedily."""
     same_texts: int
-    """Of these, those that are the teacher's own, token for token."""
+    """Texts of the speculative model that are the teacher's own, token for token."""
     acceptance: Interval
     """Share of all places behind the first token in which the draft's likeliest token is what the
     teacher wrote."""
     tokens_per_run: Interval
-    """That a run of the teacher adds, with drafts of `draft_tokens`."""
+    """Tokens that a run of the teacher adds, with drafts of `draft_tokens`."""
     costs: StepCosts
     predicted_speedup: float
     """Time per token of the teacher alone over that with the draft, by the four values above."""
     cascade: Cascade | None
     no_cascade: str = ""
-    """Why there is none."""
+    """Why no cascade could be estimated; empty where one was."""

@@ -59,20 +59,20 @@ MEASURES: Mapping[str, str] = {
     "ece": "ECE",
     "brier": "Brier",
     "temperature": "Temp.",
-    "ece_after": "ECE then",
+    "ece_after": "ECE after scaling",
     "log_likelihood_change_nats": "Log likelihood",
-    "log_likelihood_change_p5_nats": "worst twentieth",
+    "log_likelihood_change_p5_nats": "Log likelihood, worst 5%",
     "greedy_agreement": "Same next token",
     "common_prefix_tokens": "Same beginning",
-    "common_prefix_p5_tokens": "least twentieth",
+    "common_prefix_p5_tokens": "Same beginning, least 5%",
     "reference_change_nats": "Likelihood of references",
-    "reference_change_p5_nats": "of the worst twentieth",
+    "reference_change_p5_nats": "Likelihood of references, worst 5%",
     "draft_acceptance": "Accepted as draft",
-    "draft_tokens_per_run": "Tokens a run with drafts",
-    "draft_accepted_1": "1st of a draft",
-    "draft_accepted_2": "2nd",
-    "draft_accepted_3": "3rd",
-    "draft_accepted_4": "4th",
+    "draft_tokens_per_run": "Tokens per run with drafts",
+    "draft_accepted_1": "Accepted, 1st of a draft",
+    "draft_accepted_2": "Accepted, 2nd of a draft",
+    "draft_accepted_3": "Accepted, 3rd of a draft",
+    "draft_accepted_4": "Accepted, 4th of a draft",
     "mean_error": "Mean error",
     "mae_change": "MAE less the teacher's",
     "pearson_with_teacher": "Pearson with the teacher",
@@ -228,7 +228,7 @@ def serving_words(serving: ServingConfig) -> str:
 
 
 def batch_words(workload: Workload) -> str:
-    """Rows a request: `16`, or `1 to 16` where they are drawn from a mix."""
+    """Rows per request: `16`, or `1 to 16` where they are drawn from a mix."""
     if not workload.batch_mix:
         return str(workload.client_batch_size)
     return f"{min(rows for rows, _ in workload.batch_mix)} to {workload.client_batch_size}"
@@ -316,19 +316,22 @@ def throughput_span(result: TrialResult) -> str:
 
 
 def load_words(workload: Workload) -> str:
-    """`16 in flight`, `250 req/s Poisson` or `trace monday`."""
+    """`16 in flight`, `250 requests/s Poisson` or `trace monday`."""
     amount, kind = load_parts(workload)
     return f"{amount} {kind}".strip()
 
 
 def load_parts(workload: Workload) -> tuple[str, str]:
-    """How much and of what: (`16`, `in flight`), (`250`, `req/s Poisson`), (``, `trace monday`)."""
+    """How much and of what.
+
+    (`16`, `in flight`), (`250`, `requests/s Poisson`), (``, `trace monday`).
+    """
     if not is_open(workload):
         return f"{workload.concurrency:,}", "in flight"
     arrivals = arrival_words(workload.arrivals)
     if workload.rate_per_s is None:
         return "", arrivals
-    return rate(workload.rate_per_s), f"req/s {arrivals}"
+    return rate(workload.rate_per_s), f"requests/s {arrivals}"
 
 
 def load_label(workload: Workload) -> str:
@@ -372,7 +375,7 @@ def offered_words(workload: Workload, offered_per_s: float) -> str:
     """What fell due, against what was asked for where that is one rate."""
     asked = asked_rate(workload)
     of = f" of {rate(asked)}" if asked is not None else ""
-    return f"{number(offered_per_s)}{of} req/s"
+    return f"{number(offered_per_s)}{of} requests/s"
 
 
 def cached_words(result: TrialResult) -> str:

@@ -126,6 +126,11 @@ def count(value: int | None) -> str:
     return MISSING if value is None else f"{value:,}"
 
 
+def things(how_many: int, name: str) -> str:
+    """A number of things: `1 trial`, `1,200 trials`."""
+    return f"{count(how_many)} {name}{'' if how_many == 1 else 's'}"
+
+
 def whole(value: float | None) -> str:
     """A number of things or a rough length, rounded to a whole one: `12,345`."""
     return MISSING if value is None else f"{value:,.0f}"
@@ -151,7 +156,7 @@ def percent(share: float | None) -> str:
         decimals = 1 - math.floor(math.log10(below))
     elif _NOTHING < beside < _HALF_A_TENTH:
         decimals = -math.floor(math.log10(beside))
-    return f"{value:.{decimals}f}%".replace("-", MINUS)
+    return f"{value:,.{decimals}f}%".replace("-", MINUS)
 
 
 def asked(value: float) -> str:
@@ -197,10 +202,11 @@ def p_value(value: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A length of time without its unit, to a hundredth: `0.45`, `12`."""
+    """A length of time without its unit, to a hundredth: `0.45`, `12`; more exact below it."""
     if value is None:
         return MISSING
-    return f"{value:,.2f}".rstrip("0").rstrip(".")
+    text = f"{value:,.2f}".rstrip("0").rstrip(".")
+    return text if value == 0 or text.strip("-0") else number(value).rstrip("0")
 
 
 def megabytes(size_bytes: int | None) -> str:

@@ -15,6 +15,7 @@ from harness.runs.documents import read_document
 from harness.runs.folder import RunFolder, read_run
 from harness.types import ColdStart, Role, ServingConfig
 from harness.types.autoscaling import AutoscalePlan, RateTrace, ScalingTerms
+from harness.words.numbers import percent
 from tests.samples import sample_variant
 from tests.simulated_server import SimulatedServer, measure
 
@@ -100,6 +101,8 @@ def test_the_pictures_have_the_trace_and_every_policy(folder):
     assert rate["y"][0] == pytest.approx(200, rel=0.15)
     assert max(rate["y"]) == pytest.approx(1500, rel=0.1)
     assert in_time.layout["shapes"][0]["y0"] == 95.0
+    assert in_time.summary.endswith("%, and 95% are needed.")
+    assert f"the lowest is {percent(min(in_time.traces[0]['y']) / 100)}, " in in_time.summary
     drawn = sum(len(one["x"]) for one in front.traces if one.get("mode") == "markers")
     assert drawn == len(plan.outcomes) + (plan.chosen is not None)
 

@@ -1,12 +1,14 @@
 """The command line's own part: what it prints, refuses and exits with."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
 import harness
+from harness.cli.commands import MODULES, imported
 from harness.cli.main import run_command
 from harness.cli.options import cpu_list, parse_cpus
 from harness.cli.run import override, quick_study
@@ -16,6 +18,7 @@ from harness.cli.traffic_options import TrafficOptions
 from harness.errors import EXIT_OK, HarnessError, ObjectiveError, StudyError, UsageError
 from harness.flow.manifest import command_line
 from harness.report.tables.provenance import STUDY_FILE, load_command
+from harness.study.document import variant_names
 from harness.study.file import load_study, parse_study
 from harness.system.storage import bundled
 from harness.types import (
@@ -368,3 +371,21 @@ def test_a_variant_that_is_not_named_is_answered_with_those_there_are(capsys, tm
         assert run_command([command, str(study), "--variant", "none"]) == 2
         told = " ".join(capsys.readouterr().err.split())
         assert told.endswith(f"its variants are: {everything}")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_help_of_an_option_says_what_it_is_when_read_alone(name):
+    fragments = ("Of ", "Its ", "Between ", "From the ", "A header ", "Folder;", "Draws ")
+    texts = {one.name: getattr(one, "help", None) or "" for one in imported(name).params}
+    assert not {one: text for one, text in texts.items() if text.startswith(fragments)}
+    assert not [one for one, text in texts.items() if "given again" in text]
+
+
+@pytest.mark.parametrize("page", ["openai.md", "generation.md"])
+def test_the_models_of_a_documented_request_are_those_of_its_study(page):
+    text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
+    known = variant_names(load_study(bundled("studies/reference-generation.yaml")))
+    asked = set(re.findall(r"/v2/models/([\w-]+)/|\"model\": \"([\w-]+)\"", text))
+    named = {one for pair in asked for one in pair if one}
+    assert named
+    assert named <= set(known)

@@ -12,6 +12,7 @@ sys.path.append(str(Path(__file__).parent / "planning"))
 from cost_samples import STUDENT, TEACHER, result, variant
 
 from harness.cli.main import run_command
+from harness.report.cost.section import cost_section
 from harness.report.page import Documents, page_of
 from harness.runs.documents import read_document
 from harness.runs.folder import RunFolder, read_run
@@ -92,7 +93,22 @@ def test_an_estimate_is_marked(run, capsys):
     assert "measured" not in found.out
     assert "name the type with --measured-on" in found.err
     rule = "Note: c7i.xlarge: estimate from a machine with 2 vCPUs: 2 vCPUs to 4 vCPUs"
-    assert rule in (run / "report.md").read_text()
+    written = (run / "report.md").read_text()
+    assert rule in written
+    assert "](#" not in written
+    assert "in brackets the interval" in written
+
+
+def test_the_picture_tells_an_estimate_from_what_was_measured(run):
+    both = ["--measured-on", "c7i.large", "--instance", "c7i.large", "--instance", "c7i.xlarge"]
+    assert run_command(["cost", str(run), *both]) == 0
+    (plot,) = cost_section(read_document(run, "cost", CostReport)).plots
+    fills = {trace["name"]: set(trace["marker"]["color"]) for trace in plot.traces}
+    assert fills["c7i.xlarge, estimate"] == {"--panel"}
+    assert "--panel" not in fills["c7i.large, measured"]
+    assert run_command(["cost", str(run), "--instance", "c7i.xlarge"]) == 0
+    (alone,) = cost_section(read_document(run, "cost", CostReport)).plots
+    assert alone.layout["showlegend"]
 
 
 def test_it_is_printed_as_json(run, capsys):

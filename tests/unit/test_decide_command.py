@@ -97,6 +97,40 @@ def test_hard_limits_come_first_and_the_front_is_not_filtered_by_them(folder):
     assert {TEACHER, STUDENT} <= drawn
 
 
+def with_p95(found, name, estimate):
+    """The matrix in which a candidate has another p95."""
+    candidates = tuple(
+        replace(
+            one,
+            figures=tuple(
+                replace(f, estimate=estimate) if f.metric == "p95" else f for f in one.figures
+            ),
+        )
+        if one.name == name
+        else one
+        for one in found.candidates
+    )
+    return replace(found, candidates=candidates)
+
+
+def test_an_axis_of_latencies_reaches_to_the_ends_of_the_drawn_intervals(folder):
+    found = with_p95(matrix(folder), TEACHER, Estimate(19.1, 0.2, 1e6))
+    plot = pareto_plots(found, 1)[0]
+    low, high = (10**end for end in plot.layout["xaxis"]["range"])
+    assert low < 0.2
+    assert 191.0 < high < 400.0
+    (drawn,) = [trace for trace in plot.traces if trace["name"] == TEACHER]
+    assert drawn["error_x"]["array"] == [pytest.approx(9 * 19.1)]
+
+
+def test_a_candidate_at_zero_is_said_to_be_off_the_logarithmic_axis(folder):
+    plot = pareto_plots(with_p95(matrix(folder), TEACHER, Estimate(0.0, 0.0, 0.1)), 1)[0]
+    assert TEACHER not in {trace["name"] for trace in plot.traces}
+    said = "not drawn: 1 at 0, which this axis lacks"
+    assert said in plot.layout["xaxis"]["title"]["text"]
+    assert said in plot.summary
+
+
 def test_the_recommendation_is_the_verdicts(folder, capsys):
     assert run_command(["decide", str(folder)]) == 0
     found = matrix(folder)

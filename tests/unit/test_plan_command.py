@@ -14,6 +14,7 @@ from harness.errors import UsageError
 from harness.flow.plan import PlanQuestion, plan_run
 from harness.planning.capacity.demand import parse_rate
 from harness.report.capacity.section import capacity_section
+from harness.report.capacity.tables import replicas_table
 from harness.report.page import Documents, page_of
 from harness.report.terminal.capacity import plan_table
 from harness.runs.documents import read_document
@@ -89,6 +90,8 @@ def test_a_replica_without_a_sure_rate_has_a_dash_and_not_a_zero(folder):
         for row in (one, unsure)
     ]
     assert shown == [number(one.highest_rate_per_s.low), MISSING]
+    rate = replicas_table(replace(plan, deployments=(unsure,))).rows[0][2]
+    assert (rate.text, rate.detail, rate.sort) == (MISSING, "at most 300", None)
 
 
 def test_the_picture_has_every_measured_point_and_the_bound(folder):
@@ -102,6 +105,22 @@ def test_the_picture_has_every_measured_point_and_the_bound(folder):
     assert plot.layout["shapes"][0]["y0"] == 30.0
     assert "capacity-1" in page_of(run, Documents(plan)).plots
     assert page_of(run).capacity is None
+
+
+def test_the_picture_reaches_to_the_ends_of_measured_intervals_and_draws_no_zero(folder):
+    plan = plan_run(read_run(folder), PlanQuestion(Demand(100.0)), lambda _: None)
+    (one,) = plan.deployments
+    wide, nothing = (
+        replace(one.measured[0], latency_ms=Interval(5.0, 0.01, 1e4)),
+        replace(one.measured[1], latency_ms=Interval(0.0, 0.0, 0.1)),
+    )
+    drawn = replace(plan, deployments=(replace(one, measured=(wide, nothing)),))
+    (plot,) = capacity_section(drawn).plots
+    low, high = (10**end for end in plot.layout["yaxis"]["range"])
+    assert low < 0.01
+    assert 50.0 <= high < 1e4
+    measured = next(one for one in plot.traces if one["name"] == "measured, closed loop")
+    assert measured["y"] == [5.0]
 
 
 def test_open_loops_after_the_verdict_are_fitted_to_and_drawn_as_measured(folder):

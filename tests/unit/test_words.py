@@ -91,6 +91,23 @@ def test_cosines_near_one_are_told_apart(value, text):
     assert numbers.cosine(value) == text
 
 
+def test_a_short_time_is_not_nothing():
+    times = [numbers.seconds(one) for one in (0.0, 0.004, 0.0049, 0.006, 0.45, 12.0, 1234.5)]
+    assert times == ["0", "0.004", "0.0049", "0.01", "0.45", "12", "1,234.5"]
+
+
+def test_one_of_a_thing_is_one():
+    assert [numbers.things(n, "trial") for n in (0, 1, 1200)] == [
+        "0 trials", "1 trial", "1,200 trials",
+    ]  # fmt: skip
+
+
+def test_no_measure_is_named_by_what_stands_beside_it():
+    assert len(set(labels.MEASURES.values())) == len(labels.MEASURES)
+    fragments = ("of ", "worst", "least", "2nd", "3rd", "4th", "1st")
+    assert not [one for one in labels.MEASURES.values() if one.startswith(fragments)]
+
+
 def test_p_values_below_a_thousandth_say_only_that():
     assert [numbers.p_value(p) for p in (0.0004, 0.0118, None)] == ["<0.001", "0.012", EN_DASH]
 
@@ -107,6 +124,7 @@ def test_p_values_below_a_thousandth_say_only_that():
         (0.9996, "99.96%"),
         (1.0003, "100.03%"),
         (1.032, "103.2%"),
+        (12.345, "1,234.5%"),
         (-1.455, f"{MINUS}145.5%"),
         (0.0, "0.0%"),
         (1.0, "100.0%"),

@@ -38,7 +38,7 @@ PROTOCOLS = {
 TRITON = "triton"
 """Triton's name for itself."""
 METRICS_PORT = 8002
-"""Triton's, unless it is told another."""
+"""Port of Triton's metrics page, unless Triton was started with another."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class OpenServer:
     """A server that answers and takes requests, and how it is to be spoken to."""
 
     address: ExternalAddress
-    """With JSON bodies where it takes no others."""
+    """The server's address; its bodies are JSON where the server takes no others."""
     server: ExternalServer
     facts: ServerFacts
     identities: Identities

@@ -59,7 +59,7 @@ class ExternalStudy:
 
     @property
     def url(self) -> str:
-        """Of the server."""
+        """Address of the external server."""
         return self.opened.address.url
 
     def manifest(self) -> dict[str, Any]:

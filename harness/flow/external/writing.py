@@ -53,7 +53,7 @@ class ExternalWriting:
     generations: Mapping[str, Generation]
     """How each variant is asked for streams."""
     site: Site
-    """Without what writes, which needs the study's prompts."""
+    """Where the study is measured, still without what writes: that needs the study's prompts."""
     tell_of: TellOf
     notes: tuple[str, ...]
     """What is said once of the server."""
@@ -62,7 +62,7 @@ class ExternalWriting:
 
     @property
     def url(self) -> str:
-        """Of the server."""
+        """Address of the external server."""
         return self.address.url
 
     @property

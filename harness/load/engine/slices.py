@@ -62,7 +62,7 @@ as its own object each time it would take twice what the slices themselves take.
 
 
 ADDED_TOGETHER = 64
-"""Slices at one place, of which each takes a few KiB until it is in the sum."""
+"""So many slices at one place are added up: each takes a few KiB until it is in the sum."""
 
 
 class SliceSums:
@@ -121,7 +121,7 @@ class SliceSums:
         return self._sums.get(place) or TimeSlice(place)
 
     def pop(self, place: int) -> TimeSlice:
-        """The same, which is forgotten."""
+        """Return what was added up at a place, and remove it."""
         self._add_up(place)
         return self._sums.pop(place, None) or TimeSlice(place)
 

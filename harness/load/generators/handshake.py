@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from enum import Enum
 
 MAX_MESSAGE_BYTES = 16 << 20
-"""Of one message. A report of a worker that was held up for a minute has a hundredth of it."""
+"""Most bytes of one message. A report of a worker that was held up for a minute has a hundredth
+of it."""
 MAX_GREETING_BYTES = 1024
-"""Of a frame that nobody has vouched for yet."""
+"""Most bytes of a frame that nobody has vouched for yet."""
 KNOCKING_AT_ONCE = 4096
-"""Workers that have said hello and proven nothing yet; the oldest are forgotten."""
+"""Most workers that have said hello and proven nothing yet; the oldest are forgotten."""
 WRONG_TOKEN = "wrong token"  # noqa: S105  (what is said of one)
 _NONCE_BYTES = 32
 _MAC_BYTES = hashlib.sha256().digest_size
@@ -56,11 +57,11 @@ class Received:
     """What comes of a frame."""
 
     payload: bytes | None = None
-    """A message of somebody who may send one."""
+    """A verified message of a peer that has joined; None for any other frame."""
     reply: bytes | None = None
     """A frame to send back."""
     joined: bool = False
-    """With this frame the other side has proven itself."""
+    """Whether with this frame the other side has proven itself."""
     refused: str = ""
     """Why the other side may not join."""
 

@@ -24,16 +24,16 @@ class Greeting:
     """What a worker is."""
 
     host: str
-    """Name of its machine."""
+    """Name of the worker's machine."""
     pid: int
     cores: int
-    """That it may run on."""
+    """Number of cores that the worker may run on."""
     release: str
-    """Of the harness; of another it could not have joined."""
+    """Release of the worker's harness; with another than the master's it could not have joined."""
     machine: str
     """An id that the processes under one running kernel share; empty where it cannot be told."""
     label: str = ""
-    """What whoever started it calls it."""
+    """What whoever started the worker calls it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class SentFile:
     """A file that a worker needs, by what is in it."""
 
     path: Path
-    """Where it is on the side that has it."""
+    """Where the file is on the side that has it."""
     sha256: str
     size: int
 
@@ -52,7 +52,7 @@ class Give:
 
     worker: str
     load: str
-    """The load that it is about: answers to an earlier one are not mixed up with it."""
+    """The load that the order is about: answers to an earlier one are not mixed up with it."""
     order: Order
     files: tuple[SentFile, ...] = ()
     """What the paths of a `prepare` mean, for a worker that does not share them."""
@@ -100,11 +100,11 @@ class ClockKnown:
 
     worker: str
     offset_ns: int
-    """Added to an instant here it is the same instant there."""
+    """What is added to an instant here to have the same instant there."""
     error_ns: int
     """How wrong the offset may be at most."""
     round_trip_ns: int
-    """Shortest seen."""
+    """Shortest round trip seen."""
     what: Literal["clock"] = "clock"
 
 

@@ -46,7 +46,8 @@ from harness.system.connections import connect
 _ESTABLISHED = 1  # TCP_ESTABLISHED of Linux's include/net/tcp_states.h
 
 Taken = Callable[[bytes, int], bool]
-"""Told what came and when (CLOCK_MONOTONIC), says whether it has dealt with it; never waits."""
+"""Callback that takes received bytes and their arrival time (CLOCK_MONOTONIC), and returns whether
+it dealt with them; it must not wait."""
 Came = bytes | Exception
 """What ends a wait: what was read, or why it could not be."""
 
@@ -74,7 +75,7 @@ class SocketWaiter(Protocol):
 
 
 ReadWaiter = Callable[[socket.socket], SocketWaiter]
-"""Makes the waiter of a socket."""
+"""Callback that makes the waiter of a socket."""
 
 
 def open_socket(target: Target, *, alpn: str, timeout_s: float) -> socket.socket:

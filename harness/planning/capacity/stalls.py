@@ -32,8 +32,9 @@ class Stalls:
     """How often a machine stands still, and for how long."""
 
     per_s: float
-    """While it does not."""
+    """Stalls per second of the time in which the machine is not stalled."""
     mean_s: float
+    """Mean length of a stall."""
 
     def clock(self, span_s: float, generator: np.random.Generator) -> StallClock:
         """Stalls over a time: one in each stretch of equal length, of lengths evenly drawn.

@@ -50,8 +50,9 @@ class SustainedRate:
     on_accelerator: bool = False
     """Whether the model ran on the machine's accelerators."""
     output_tokens_per_s: Interval | None = None
-    """Of streams, as the next; None where answers came in one, or without an interval."""
+    """Output tokens per second of streams; None where answers came whole or without an interval."""
     input_tokens_per_s: Interval | None = None
+    """Input tokens per second of streams; None likewise, and where nobody counts a prompt's."""
 
 
 @dataclass(frozen=True)

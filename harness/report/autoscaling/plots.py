@@ -17,7 +17,7 @@ from harness.report.plots.base import (
     safe,
 )
 from harness.types.autoscaling import AutoscalePlan, PolicyOutcome, ScalingCourse
-from harness.words.numbers import asked_percent, number, percent, span
+from harness.words.numbers import asked, asked_percent, number, percent, span
 
 _RATE, _READY, _ORDERED = "--c-blue", "--c-vermillion", "--c-orange"
 _LOOKS = {
@@ -108,17 +108,15 @@ def _replicas(policy: str, course: ScalingCourse, *, measured: bool = False) -> 
 
 def _in_time(plan: AutoscalePlan, shown: PolicyOutcome, course: ScalingCourse) -> Plot:
     times, unit = _times(course)
-    known = [
-        (at, 100 * share) for at, share in zip(times, course.attained, strict=True) if share >= 0
-    ]
-    needed = 100 * shown.needed
-    lowest = min((value for _, value in known), default=needed)
-    bound = bound_line(xref="paper", yref="y", x0=0, x1=1, y0=needed, y1=needed)
+    known = [(at, share) for at, share in zip(times, course.attained, strict=True) if share >= 0]
+    needed = shown.needed
+    lowest = min((share for _, share in known), default=needed)
+    bound = bound_line(xref="paper", yref="y", x0=0, x1=1, y0=100 * needed, y1=100 * needed)
     return Plot(
         key="autoscaling-in-time",
         title=f"{shown.policy.name}: requests in time over time",
-        summary=f"Share of requests within {number(plan.bound_ms)} ms in {len(known)} stretches "
-        f"with traffic; the lowest is {number(lowest)}%, and {number(needed)}% are needed.",
+        summary=f"Share of requests within {asked(plan.bound_ms)} ms in {len(known)} stretches "
+        f"with traffic; the lowest is {percent(lowest)}, and {asked_percent(needed)} are needed.",
         height_px=240,
         traces=(
             {
@@ -126,15 +124,15 @@ def _in_time(plan: AutoscalePlan, shown: PolicyOutcome, course: ScalingCourse) -
                 "name": "in time",
                 "mode": "lines",
                 "x": [at for at, _ in known],
-                "y": [value for _, value in known],
+                "y": [100 * share for _, share in known],
                 "line": {"color": _RATE, "width": 1.6, "shape": "hv"},
-                "hovertext": [safe(percent(value / 100)) for _, value in known],
+                "hovertext": [safe(percent(share)) for _, share in known],
                 "hoverinfo": "text+x",
             },
         ),
         layout=base_layout(
             xaxis=axis(unit),
-            yaxis=axis("requests in time (%)", range=[min(lowest, needed) - 2, 101]),
+            yaxis=axis("requests in time (%)", range=[100 * min(lowest, needed) - 2, 101]),
             shapes=[bound],
         ),
     )
@@ -165,7 +163,7 @@ def _front(plan: AutoscalePlan) -> Plot:
     return Plot(
         key="autoscaling-front",
         title="Requests in time against replica hours",
-        summary=f"{len(plan.outcomes)} policies by replica hours and share of requests in time, "
+        summary=f"Policies ({len(plan.outcomes)}) by replica hours and share of requests in time, "
         f"with their intervals, and the front of {len(front)}. The same numbers are in the table.",
         height_px=380,
         traces=tuple(traces),

@@ -9,6 +9,7 @@ from harness.report.plots.base import (
     axis,
     base_layout,
     bound_line,
+    drawn_ends,
     error_bars,
     log_axis,
     note,
@@ -40,7 +41,7 @@ def _plot(one: DeploymentPlan, place: int) -> Plot:
         traces.append(_predicted(one, rates, values))
     traces += _measured_traces(one)
     shown = [value for point in values for value in (point.low, point.value)]
-    shown += [p.latency_ms.value for p in one.measured if p.latency_ms.value < UNBOUNDED_MS]
+    shown += [end for p in one.measured if _has_place(p.latency_ms) for end in _ends(p.latency_ms)]
     most = max([*rates, *(p.rate_per_s for p in one.measured)], default=1.0)
     return Plot(
         key=f"capacity-{place}",
@@ -56,6 +57,15 @@ def _plot(one: DeploymentPlan, place: int) -> Plot:
 
 def _title(one: DeploymentPlan) -> str:
     return metric_named(one.statistic).title
+
+
+def _has_place(latency_ms: Interval) -> bool:
+    """Whether a logarithmic axis, which has no zero, can show the value."""
+    return 0 < latency_ms.value < UNBOUNDED_MS
+
+
+def _ends(latency_ms: Interval) -> tuple[float, float, float]:
+    return drawn_ends(latency_ms.value, latency_ms.low, latency_ms.high)
 
 
 def _predicted(one: DeploymentPlan, rates: list[float], values: list[Interval]) -> Json:
@@ -101,12 +111,11 @@ def _measured_traces(one: DeploymentPlan) -> list[Json]:
         points = [
             point
             for point in one.measured
-            if point.open_loop is is_open and point.latency_ms.value < UNBOUNDED_MS
+            if point.open_loop is is_open and _has_place(point.latency_ms)
         ]
         if not points:
             continue
         values = [point.latency_ms for point in points]
-        ends = [min(value.high, 10 * value.value) for value in values]
         traces.append(
             {
                 "type": "scatter",
@@ -122,7 +131,7 @@ def _measured_traces(one: DeploymentPlan) -> list[Json]:
                 },
                 "error_y": error_bars(
                     [value.value - value.low for value in values],
-                    [end - value.value for end, value in zip(ends, values, strict=True)],
+                    [_ends(value)[2] - value.value for value in values],
                     _MEASURED,
                 ),
                 "hovertext": [

@@ -42,7 +42,7 @@ def replicas_table(plan: CapacityPlan) -> Table:
 
 
 def _row(one: DeploymentPlan) -> tuple[Cell, ...]:
-    rate, head = one.highest_rate_per_s, one.replicas
+    head = one.replicas
     latency = one.latency_at_peak_ms
     counts = (
         (head.peak, head.lost_replica, head.lost_zone, head.rolling_update, head.cold_start)
@@ -55,7 +55,7 @@ def _row(one: DeploymentPlan) -> tuple[Cell, ...]:
     return (
         words(one.variant),
         words(serving_words(one.serving), protocol_name(one.protocol)),
-        numeric(number(rate.low), rate.low, span(number(rate.low), number(rate.high))),
+        _rate_cell(one),
         *cells,
         numeric(
             milliseconds(latency.value if latency else None),
@@ -64,6 +64,14 @@ def _row(one: DeploymentPlan) -> tuple[Cell, ...]:
         ),
         decision_cell(one.decision),
     )
+
+
+def _rate_cell(one: DeploymentPlan) -> Cell:
+    """The rate of one replica; where none is sure to meet the objective, what it is at most."""
+    rate = one.highest_rate_per_s
+    if one.replicas is None:
+        return numeric(MISSING, None, span(MISSING, number(rate.high)) if rate.high else "")
+    return numeric(number(rate.low), rate.low, span(number(rate.low), number(rate.high)))
 
 
 def _note(plan: CapacityPlan) -> str:

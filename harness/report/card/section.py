@@ -28,7 +28,7 @@ from harness.report.plots.base import (
 from harness.report.tables.model import Table
 from harness.types.card import CardEntry, Runtime
 from harness.words.labels import short_names
-from harness.words.numbers import number, span
+from harness.words.numbers import number, span, things
 
 _ROW_PX = 30
 _SYMBOLS = {"p95": "line-ns", "p99": "line-ns"}
@@ -104,7 +104,13 @@ def _latency_trace(entry: CardEntry, label: str, style: VariantStyle | None) -> 
 
 def batch_plots(card: FamilyCard, styles: dict[str, VariantStyle]) -> tuple[Plot, ...]:
     """Throughput by batch size at the longest length, a plot per runtime on the same axes."""
-    rates = [p.per_s.value for e in card.entries for p in e.throughput if p.length == card.longest]
+    rates = [
+        end
+        for entry in card.entries
+        for point in entry.throughput
+        if point.length == card.longest
+        for end in (point.per_s.low, point.per_s.value, point.per_s.high)
+    ]
     plots = []
     for runtime in Runtime:
         own = [entry for entry in card.entries if entry.runtime is runtime]
@@ -124,7 +130,7 @@ def batch_plots(card: FamilyCard, styles: dict[str, VariantStyle]) -> tuple[Plot
                 key=f"{card.family.name}-card-batches-{runtime}",
                 title=f"{RUNTIMES[runtime]}: samples/s by batch, {card.longest} tokens",
                 summary=f"Throughput in process by batch size in {RUNTIMES[runtime]}, "
-                f"{len(own)} models.",
+                f"{things(len(own), 'model')}.",
                 height_px=300,
                 traces=tuple(traces),
                 layout=layout,

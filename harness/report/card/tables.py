@@ -119,8 +119,9 @@ def throughput_table(card: FamilyCard) -> Table:
         note=(
             "Samples per second, calling repeatedly for "
             f"{number(card.entries[0].plan.window_s * 1e3)} ms or two calls at least: the median "
-            f"of {card.entries[0].plan.rounds} rounds, in small their range, then the factor of "
-            "the teacher's. Rows shorter than the data's shortest bucket are cut from longer ones."
+            f"of {card.entries[0].plan.rounds} rounds, in small type their range, then the factor "
+            "of the teacher's. Rows shorter than the data's shortest bucket are cut from longer "
+            "ones."
         ),
     )
 
@@ -206,7 +207,7 @@ def export_table(card: FamilyCard) -> Table | None:
         ),
         rows=tuple(_export_row(entry, origin, (smallest, largest)) for entry, origin in pairs),
         note="Each as a factor of its own checkpoint's in PyTorch, on the same samples in the same "
-        "rounds; in small both values.",
+        "rounds; in small type both values.",
     )
 
 

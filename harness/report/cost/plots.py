@@ -18,6 +18,7 @@ from harness.report.plots.base import (
     safe,
 )
 from harness.types.costs import CostReport, VariantCost
+from harness.words.numbers import things
 
 _ROW_PX, _FRAME_PX = 46, 120
 
@@ -50,12 +51,13 @@ def _plot(family: str, costs: Sequence[VariantCost], place: int) -> Plot:
     return Plot(
         key=f"cost-{place}",
         title=f"{family}: cost per million inferences",
-        summary=f"US dollars per million inferences of {len(variants)} variants on "
-        f"{', '.join(types)}, each with its interval. The same numbers are in the table.",
+        summary=f"US dollars per million inferences of {things(len(variants), 'variant')} on "
+        f"{', '.join(types)}, each with its interval, estimates as hollow marks. The same numbers "
+        "are in the table.",
         height_px=_FRAME_PX + _ROW_PX * len(variants),
         traces=tuple(traces),
         layout=base_layout(
-            showlegend=len(types) > 1,
+            showlegend=len(types) > 1 or any(one.is_estimate for one in costs),
             xaxis=log_axis("USD per million inferences", ends),
             yaxis=axis(
                 "",
@@ -73,18 +75,21 @@ def _ends(one: VariantCost) -> tuple[float, float]:
 
 def _trace(costs: Sequence[VariantCost], rows: Sequence[str], shift: float, mark: Json) -> Json:
     amounts = [one.usd_per_million_inferences for one in costs]
+    colour = str(mark["color"])
+    # plotly's legend shows a trace's first mark: those of one instance type are all of one kind.
+    fills = ["--panel" if one.is_estimate else colour for one in costs]
     return {
         "type": "scatter",
-        "name": safe(costs[0].instance),
+        "name": safe(f"{costs[0].instance}, {basis(is_estimate=costs[0].is_estimate)}"),
         "mode": "markers",
         "x": [amount.value for amount in amounts],
         "y": [rows.index(one.variant) + shift for one in costs],
         "error_x": error_bars(
             [amount.value - amount.low for amount in amounts],
             [amount.high - amount.value for amount in amounts],
-            str(mark["color"]),
+            colour,
         ),
-        "marker": {**mark, "size": 9},
+        "marker": {**mark, "size": 9, "color": fills, "line": {"width": 1.8, "color": colour}},
         "hovertext": [
             f"<b>{safe(one.variant)}</b><br>{safe(one.instance)}, "
             f"{basis(is_estimate=one.is_estimate)}<br>"

@@ -82,8 +82,8 @@ def _amount(amount: Interval | None) -> Cell:
 def _note(report: CostReport) -> str:
     said = (
         f"Measured on {report.measured_on.title}. Each variant at its own best trial that meets "
-        "the objective, which its name is linked to, on a machine that is always at that load; in "
-        "small type the interval, with the bounds of the estimate where there is one."
+        "the objective (on the page its name leads there), on a machine that is always at that "
+        "load; in small type the interval, with the bounds of the estimate where there is one."
     )
     demand = report.demand
     if demand is None:

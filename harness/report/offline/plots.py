@@ -21,7 +21,7 @@ from harness.report.plots.base import (
 )
 from harness.types import Role
 from harness.types.offline import BatchCurve, OfflinePlan, OfflineVariant
-from harness.words.numbers import asked_percent, count, percent, whole
+from harness.words.numbers import asked_percent, count, percent, things, whole
 
 _ROW_PX, _FRAME_PX = 54, 130
 _KINDS = (
@@ -59,7 +59,7 @@ def _batches(family: str, variants: Sequence[OfflineVariant], place: int) -> Plo
     return Plot(
         key=f"offline-batches-{place}",
         title=f"{family}: throughput over batch size",
-        summary=f"Inferences per second of {len(variants)} variants at batch sizes "
+        summary=f"Inferences per second of {things(len(variants), 'variant')} at batch sizes "
         f"{count(sizes[0])} to {count(sizes[-1])}, with intervals; diminishing returns: "
         f"{knees or 'none found'}. The same numbers are in the table.",
         height_px=360,
@@ -146,12 +146,12 @@ def _machines(plan: OfflinePlan) -> Plot:
                 "hoverinfo": "text",
             }
         )
-    ends = [end for _, need in rows for one in (need.even, need.with_loss)
-            for end in (one.low, one.high)]  # fmt: skip
+    kinds = [getattr(need, field) for _, need in rows for field, *_ in _KINDS]
+    ends = [end for one in kinds for end in (one.low, one.high)]
     return Plot(
         key="offline-machines",
         title=f"Machines for a chance of {asked_percent(plan.terms.chance)} to be in time",
-        summary=f"Machines that {len(rows)} rows of the table need: all equally fast, with "
+        summary=f"Machines for {things(len(rows), 'row')} of the table: all equally fast, with "
         "stragglers, and with one of them lost, each with its interval.",
         height_px=_FRAME_PX + _ROW_PX * len(rows),
         traces=tuple(traces),

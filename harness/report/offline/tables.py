@@ -112,9 +112,9 @@ def _machines(value: Interval) -> Cell:
 
 def _note(plan: OfflinePlan) -> str:
     return (
-        "Small type: the interval; of machines, at the favourable and at the unfavourable bounds "
-        "of the rate and of how machines differ. Documents and jobs per hour are those of one "
-        "machine. With stragglers: the slowest is in time with "
+        "In small type: the interval; of machines, at the favourable and at the unfavourable "
+        "bounds of the rate and of how machines differ. Documents and jobs per hour are those of "
+        "one machine. With stragglers: the slowest is in time with "
         f"{asked_percent(plan.terms.chance)} chance. One of them lost: just before it has "
         "finished, and the others do its work again. Take: as many as are sure to do that at the "
         "unfavourable bounds. A job costs each machine until its own share is done."

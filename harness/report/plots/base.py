@@ -100,6 +100,8 @@ def _variant_style(variant: ModelVariant, colour: str, shape: str) -> VariantSty
 Json = dict[str, Any]
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+_FARTHEST = 10.0
+"""An interval's end beyond so many times its value is drawn no farther on a logarithmic axis."""
 _MOST_TICKS = 6
 _TICK_STEPS = ((1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0), (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))
 
@@ -171,6 +173,11 @@ def log_axis(title: str, values: Iterable[float], **own: Any) -> Json:
         ticktext=[number(tick) if tick < 1 else count(round(tick)) for tick in ticks],
         **own,
     )
+
+
+def drawn_ends(value: float, low: float, high: float) -> tuple[float, float, float]:
+    """An interval's low end, value and high end, as far as a logarithmic axis draws them."""
+    return low, value, min(high, _FARTHEST * value)
 
 
 def _log_ticks(low: float, high: float) -> list[float]:

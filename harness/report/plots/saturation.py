@@ -12,6 +12,7 @@ from harness.report.plots.base import (
     axis,
     base_layout,
     bound_line,
+    drawn_ends,
     error_bars,
     hover,
     log_axis,
@@ -21,9 +22,7 @@ from harness.report.plots.base import (
 from harness.report.selection import percentile_of
 from harness.types import Percentile, TrialResult
 from harness.types.latency import UNBOUNDED_MS
-
-_FARTHEST = 10.0
-"""An interval's end beyond so many times its value is drawn no farther."""
+from harness.words.numbers import things
 
 
 def saturation_plot(family: FamilyResults, styles: dict[str, VariantStyle]) -> Plot | None:
@@ -39,8 +38,8 @@ def saturation_plot(family: FamilyResults, styles: dict[str, VariantStyle]) -> P
         key=f"{family.name}-saturation",
         title=f"{family.latency_title} over rate",
         summary=f"{family.latency_title} latency over requests per second in open loops: "
-        f"{len(drawn)} trials of {len(names)} variants{words}, with intervals. The same numbers "
-        "are in the table below.",
+        f"{things(len(drawn), 'trial')} of {things(len(names), 'variant')}{words}, with "
+        "intervals. The same numbers are in the table below.",
         height_px=300,
         traces=(
             *(_line(family, styles[line[0].trial.variant], line) for line in lines),
@@ -52,7 +51,12 @@ def saturation_plot(family: FamilyResults, styles: dict[str, VariantStyle]) -> P
 
 def _latency(family: FamilyResults, result: TrialResult) -> Percentile | None:
     found = percentile_of(result, family.percentile)
-    return found if found is not None and found.value_ms < UNBOUNDED_MS else None
+    # A logarithmic axis has no zero.
+    return found if found is not None and 0 < found.value_ms < UNBOUNDED_MS else None
+
+
+def _ends(found: Percentile) -> tuple[float, float, float]:
+    return drawn_ends(found.value_ms, found.low_ms, found.high_ms)
 
 
 def _values(family: FamilyResults, results: Sequence[TrialResult]) -> list[Percentile]:
@@ -72,7 +76,7 @@ def _line(family: FamilyResults, style: VariantStyle, results: Sequence[TrialRes
         "marker": marker(style, 9),
         "error_y": error_bars(
             [one.value_ms - one.low_ms for one in found],
-            [min(one.high_ms, _FARTHEST * one.value_ms) - one.value_ms for one in found],
+            [_ends(one)[2] - one.value_ms for one in found],
             style.colour,
         ),
         "cliponaxis": False,
@@ -105,8 +109,7 @@ def _crosses(family: FamilyResults, invalid: Sequence[TrialResult]) -> Json:
 
 def _layout(family: FamilyResults, drawn: Sequence[TrialResult]) -> Json:
     found, clause = _values(family, drawn), family.latency_constraint
-    shown = [end for one in found for end in (one.low_ms, one.value_ms)]
-    shown += [min(one.high_ms, _FARTHEST * one.value_ms) for one in found]
+    shown = [end for one in found for end in _ends(one)]
     shown += [clause.value] if clause else []
     layout = base_layout(
         xaxis=axis(

@@ -10,7 +10,7 @@ from harness.report.selection import alone_of, best_by_batch, latency_split
 from harness.report.tables.costs import part_title
 from harness.types import ModelVariant, TrialResult
 from harness.words.labels import short_names, shortened, trial_words
-from harness.words.numbers import count, number, percent
+from harness.words.numbers import count, number, percent, things
 
 _ROOM = 0.16
 """Share of the longest bar that is kept free beside it for its number."""
@@ -118,8 +118,8 @@ def split_plot(family: FamilyResults) -> Plot | None:
     return Plot(
         key=f"{family.name}-split",
         title="Where the milliseconds go",
-        summary=f"Mean latency of {len(known)} trials, split into client and network, queue and "
-        "compute; the table of every trial holds the numbers.",
+        summary=f"Mean latency of {things(len(known), 'trial')}, split into client and network, "
+        "queue and compute; the table of every trial holds the numbers.",
         height_px=_FRAME_PX + _ROW_PX * len(known),
         traces=tuple(traces),
         layout=stacked_layout(totals, _row_labels(family, [result for result, _ in known])),
@@ -170,7 +170,8 @@ def batches_plot(family: FamilyResults) -> Plot | None:
     return Plot(
         key=f"{family.name}-batches",
         title="Batch sizes that Triton executed",
-        summary=f"Heat map of the share of executions by batch size for {len(known)} trials.",
+        summary="Heat map of the share of executions by batch size for "
+        f"{things(len(known), 'trial')}.",
         height_px=_FRAME_PX + _ROW_PX * len(known),
         traces=(trace,),
         layout=base_layout(
@@ -231,7 +232,8 @@ def ensemble_plot(family: FamilyResults) -> Plot | None:
     return Plot(
         key=f"{family.name}-ensemble",
         title="The model alone and the ensemble",
-        summary=f"Mean latency of {len(bars)} trials by part; the table beside has the numbers.",
+        summary=f"Mean latency of {things(len(bars), 'trial')} by part; the table beside has the "
+        "numbers.",
         height_px=_ENSEMBLE_FRAME_PX + _ENSEMBLE_ROW_PX * len(bars),
         traces=(*_traces(bars), bar_totals(totals)),
         layout=stacked_layout(

@@ -1,10 +1,9 @@
-"""Quality, and throughput, against latency: what each millisecond buys."""
+"""Quality against latency: what each millisecond buys."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from harness.metrics import metric_named
 from harness.report.family_results import FamilyResults
@@ -15,6 +14,8 @@ from harness.report.plots.base import (
     axis,
     base_layout,
     bound_line,
+    drawn_ends,
+    error_bars,
     hover,
     log_axis,
     marker,
@@ -23,12 +24,10 @@ from harness.report.plots.base import (
     safe,
 )
 from harness.report.selection import best_of_variant, measured, pareto_front, percentile_of
-from harness.types import QualityScore, TrialResult, Workload
+from harness.types import QualityScore, TrialResult
 from harness.types.latency import UNBOUNDED_MS
-from harness.words.labels import is_open, load_amount, load_label
-from harness.words.numbers import metric_span, metric_title, metric_value
+from harness.words.numbers import metric_span, metric_title, metric_value, things
 
-_STRIP = "not load-tested"
 _SCATTER_SHARE, _STRIP_START = 0.87, 0.9
 _FAR_LEFT_MS = 1e-3
 """A logarithmic axis has no zero for the area to begin at."""
@@ -51,8 +50,8 @@ def quality_plot(family: FamilyResults, styles: dict[str, VariantStyle]) -> Plot
         key=f"{family.name}-quality",
         title=f"{metric_title(metric).capitalize()} against {family.latency_title}",
         summary=f"Scatter plot of {metric_title(metric)} over {family.latency_title} latency for "
-        f"{len(family.variants)} variants and {len(trials)} trials, with the objective's bounds "
-        f"and the Pareto front. The same numbers are in the tables below.",
+        f"{things(len(family.variants), 'variant')} and {things(len(trials), 'trial')}, with the "
+        "objective's bounds and the Pareto front. The same numbers are in the tables below.",
         height_px=380,
         traces=tuple(traces),
         layout=_layout(family, metric, trials, lower=lower),
@@ -66,11 +65,18 @@ def _shown(metric: str, value: float) -> float:
 
 def _latency(family: FamilyResults, result: TrialResult) -> float:
     found = percentile_of(result, family.percentile)
-    return found.value_ms if found and found.value_ms < UNBOUNDED_MS else math.nan
+    return found.value_ms if found and 0 < found.value_ms < UNBOUNDED_MS else math.nan
+
+
+def _ends(family: FamilyResults, result: TrialResult) -> tuple[float, float, float]:
+    """A drawn latency between the ends of its interval, as far as they are drawn."""
+    found = percentile_of(result, family.percentile)
+    value = _latency(family, result)
+    return drawn_ends(value, found.low_ms, found.high_ms) if found else (value, value, value)
 
 
 def _drawn(family: FamilyResults, results: Sequence[TrialResult]) -> list[TrialResult]:
-    """Valid trials that have a place on the axis: those whose queue drained."""
+    """Valid trials that have a place on the axis: above its zero, and with a queue that drained."""
     return [one for one in measured(results) if math.isfinite(_latency(family, one))]
 
 
@@ -81,16 +87,24 @@ def _variant_traces(
     for name in family.names:
         own, best = _drawn(family, family.trials_of(name)), best_of_variant(family, name)
         score = family.score(name, metric)
-        if score and best in own and best is not None:
+        if score and own:
             traces.append(_cloud_trace(family, score, styles[name], own))
+        if score and best in own and best is not None:
             traces.append(_best_trace(family, score, styles[name], best))
     return traces
 
 
 def _unloaded(family: FamilyResults, metric: str) -> list[QualityScore]:
-    """Scores of what has no valid trial."""
+    """Scores of what has no valid trial, or none with a place on the axis."""
     scores = [s for name in family.names if (s := family.score(name, metric))]
     return [score for score in scores if not _drawn(family, family.trials_of(score.variant))]
+
+
+def _why_unloaded(family: FamilyResults, name: str) -> str:
+    trials = family.trials_of(name)
+    if measured(trials):
+        return "its latency has no place on the axis: 0 ms, or beyond all that was answered"
+    return "no valid trial" if trials else "not load-tested"
 
 
 def _trace(style: VariantStyle, **own: object) -> Json:
@@ -115,29 +129,17 @@ def _cloud_trace(
 def _best_trace(
     family: FamilyResults, score: QualityScore, style: VariantStyle, best: TrialResult
 ) -> Json:
-    found = percentile_of(best, family.percentile)
-    value = _latency(family, best)
+    left, value, right = _ends(family, best)
     quality = _shown(score.metric, score.value)
     ends = (score.value if end is None else end for end in (score.low, score.high))
-    bars = {"color": style.colour, "thickness": 1.2, "width": 4, "type": "data"}
     low, high = (_shown(score.metric, end) for end in ends)
     return _trace(
         style,
         mode="markers",
         x=[value],
         y=[quality],
-        error_x={
-            **bars,
-            "symmetric": False,
-            "array": [found.high_ms - value if found else 0.0],
-            "arrayminus": [value - found.low_ms if found else 0.0],
-        },
-        error_y={
-            **bars,
-            "symmetric": False,
-            "array": [high - quality],
-            "arrayminus": [quality - low],
-        },
+        error_x=error_bars([value - left], [right - value], style.colour),
+        error_y=error_bars([quality - low], [high - quality], style.colour),
         marker=marker(style, 13),
         hovertext=[hover(family, best, _quality_words(score), "best trial of the variant")],
         hoverinfo="text",
@@ -157,13 +159,17 @@ def _strip_traces(
             x=[(place + 1) / (len(scores) + 1)],
             y=[_shown(metric, score.value)],
             marker=marker(styles[score.variant], 11),
-            hovertext=[
-                f"<b>{safe(score.variant)}</b><br>{safe(_quality_words(score))}<br>{_STRIP}"
-            ],
+            hovertext=["<br>".join(_strip_hover(family, score))],
             hoverinfo="text",
         )
         for place, score in enumerate(scores)
     ]
+
+
+def _strip_hover(family: FamilyResults, score: QualityScore) -> Iterator[str]:
+    yield f"<b>{safe(score.variant)}</b>"
+    yield safe(_quality_words(score))
+    yield safe(_why_unloaded(family, score.variant))
 
 
 def _quality_words(score: QualityScore) -> str:
@@ -205,7 +211,11 @@ def _layout(
     family: FamilyResults, metric: str, trials: Sequence[TrialResult], *, lower: bool
 ) -> Json:
     clause, floor = family.latency_constraint, family.quality_floor(metric)
+    best = [
+        one for name in family.names if (one := best_of_variant(family, name)) in trials and one
+    ]
     latencies = [_latency(family, result) for result in trials]
+    latencies += [end for result in best for end in _ends(family, result)]
     latencies += [clause.value] if clause else []
     unloaded = _unloaded(family, metric)
     unit = " (%)" if metric_named(metric).unit.is_share else ""
@@ -226,9 +236,14 @@ def _layout(
     if unloaded:
         layout["xaxis2"] = axis(
             "", domain=[_STRIP_START, 1], range=[0, 1], showgrid=False, fixedrange=True,
-            tickvals=[0.5], ticktext=["no valid<br>trial"],
+            tickvals=[0.5], ticktext=[_strip_title(family, unloaded)],
         )  # fmt: skip
     return layout
+
+
+def _strip_title(family: FamilyResults, unloaded: Sequence[QualityScore]) -> str:
+    answered = any(measured(family.trials_of(one.variant)) for one in unloaded)
+    return "no place<br>on the axis" if answered else "no valid<br>trial"
 
 
 def _quality_range(
@@ -291,100 +306,3 @@ def _bound_notes(family: FamilyResults, metric: str, floor: float | None) -> lis
             note(wanted, xref="paper", yref="y", y=_shown(metric, floor), yanchor="top", **place)
         )
     return notes
-
-
-Sweep = tuple[TrialResult, ...]
-"""Trials that differ in how much load there was alone, ascending."""
-
-
-def throughput_plots(family: FamilyResults, styles: dict[str, VariantStyle]) -> tuple[Plot, ...]:
-    """One plot per client batch size, all on the same axes so that they compare."""
-    trials = [result for result in measured(family.trials) if _objective_latency(family, result)]
-    sizes = sorted({result.trial.workload.client_batch_size for result in trials})
-    return tuple(_plot(family, styles, trials, size) for size in sizes)
-
-
-def _objective_latency(family: FamilyResults, result: TrialResult) -> float | None:
-    found = percentile_of(result, family.percentile)
-    return found.value_ms if found and found.value_ms < UNBOUNDED_MS else None
-
-
-def _plot(
-    family: FamilyResults,
-    styles: dict[str, VariantStyle],
-    trials: Sequence[TrialResult],
-    size: int,
-) -> Plot:
-    own = [result for result in trials if result.trial.workload.client_batch_size == size]
-    traces = [_sweep_trace(family, styles, sweep) for sweep in _sweeps(own)]
-    best = family.recommended
-    if best in own and best and (latency := _objective_latency(family, best)):
-        traces.append(ring(best.throughput_inferences_per_s, latency, 19))
-    return Plot(
-        key=f"{family.name}-throughput-{size}",
-        title=f"Client batch {size}",
-        summary=f"{family.latency_title} latency over throughput at client batch {size}, "
-        f"{len(own)} trials; labels beside the points are the load.",
-        height_px=270,
-        traces=tuple(traces),
-        layout=_throughput_layout(family, trials),
-    )
-
-
-def _sweeps(trials: Sequence[TrialResult]) -> list[Sweep]:
-    """Group trials into lines; a re-measurement stands alone."""
-    groups: dict[tuple[object, ...], list[TrialResult]] = defaultdict(list)
-    for result in trials:
-        trial, workload = result.trial, result.trial.workload
-        arrivals = workload.arrivals if is_open(workload) else None
-        key = (trial.variant, trial.serving, workload.protocol, arrivals, trial.repeat)
-        groups[key].append(result)
-    return [
-        tuple(sorted(group, key=lambda result: load_amount(result.trial.workload)))
-        for group in groups.values()
-    ]
-
-
-def _sweep_trace(family: FamilyResults, styles: dict[str, VariantStyle], sweep: Sweep) -> Json:
-    style = styles[sweep[0].trial.variant]
-    alone = len(sweep) == 1
-    return {
-        "type": "scatter",
-        "name": safe(style.name),
-        "meta": style.name,
-        "mode": "markers" if alone else "lines+markers+text",
-        "x": [result.throughput_inferences_per_s for result in sweep],
-        "y": [_objective_latency(family, result) for result in sweep],
-        "text": [safe(_point_label(result.trial.workload)) for result in sweep],
-        # Two precisions of a model run side by side: their numbers go to opposite sides.
-        "textposition": "bottom right" if style.open else "top left",
-        "textfont": {"size": 10, "color": "--ink-soft"},
-        "line": {"color": style.colour, "width": 1.8, "dash": style.dash},
-        "marker": marker(style, 7 if alone else 8, opacity=0.8 if alone else 1),
-        "cliponaxis": False,
-        "hovertext": [hover(family, result) for result in sweep],
-        "hoverinfo": "text",
-    }
-
-
-def _point_label(workload: Workload) -> str:
-    """Requests in flight by their number alone, as nearly all loads are."""
-    return load_label(workload) if is_open(workload) else str(workload.concurrency)
-
-
-def _throughput_layout(family: FamilyResults, trials: Sequence[TrialResult]) -> Json:
-    clause = family.latency_constraint
-    latencies = [value for result in trials if (value := _objective_latency(family, result))]
-    latencies += [clause.value] if clause else []
-    layout = base_layout(
-        xaxis=log_axis(
-            f"throughput ({family.throughput_unit})",
-            [r.throughput_inferences_per_s for r in trials],
-        ),
-        yaxis=log_axis(f"{family.latency_title} (ms)", latencies),
-        margin={"l": 48, "r": 10, "t": 8, "b": 42},
-    )
-    if clause:
-        at = clause.value
-        layout["shapes"] = [bound_line(xref="paper", yref="y", x0=0, x1=1, y0=at, y1=at)]
-    return layout

@@ -192,6 +192,7 @@ def _model_traces(
 def scaling_plot(profile: VariantProfile) -> Plot:
     """Samples per second by batch in both runtimes; a ring marks where returns diminish."""
     steps = [step for scaling in profile.scaling for step in scaling.steps]
+    ends = [end for one in steps for end in (one.per_s.low, one.per_s.value, one.per_s.high)]
     rings = [
         {**ring(step.batch_size, step.per_s.value, 20), "name": "knee", "showlegend": False}
         for scaling in profile.scaling
@@ -203,7 +204,7 @@ def scaling_plot(profile: VariantProfile) -> Plot:
         xaxis=axis(
             "batch size", type="log", tickvals=ticks, ticktext=[str(size) for size in ticks]
         ),
-        yaxis=log_axis("samples/s", [step.per_s.value for step in steps]),
+        yaxis=log_axis("samples/s", ends),
         margin={"l": 52, "r": 16, "t": 10, "b": 42},
         showlegend=True,
         legend={"x": 0.98, "xanchor": "right", "y": 0.03, "yanchor": "bottom"},

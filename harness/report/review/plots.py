@@ -16,6 +16,7 @@ from harness.report.plots.base import (
     VariantStyle,
     axis,
     base_layout,
+    drawn_ends,
     error_bars,
     log_axis,
     marker,
@@ -51,13 +52,17 @@ def pareto_plots(matrix: DecisionMatrix, number: int) -> tuple[Plot, ...]:
 
 
 def _plot(matrix: DecisionMatrix, x: str, y: str, number: int) -> Plot | None:
-    drawn = [
+    known = [
         (one, across, up)
         for one in matrix.candidates
         if (across := one.figure(x)) is not None and (up := one.figure(y)) is not None
     ]
+    # A logarithmic axis has no zero.
+    drawn = [one for one in known if _shown(one[1]) > 0]
     if not drawn:
         return None
+    lost = len(known) - len(drawn)
+    left_out = f"; not drawn: {lost} at 0, which this axis lacks" if lost else ""
     points = [(_shown(across), _shown(up)) for _, across, up in drawn]
     names = short_names([one.name for one, _, _ in drawn])
     styles = candidate_styles(matrix.candidates)
@@ -77,11 +82,14 @@ def _plot(matrix: DecisionMatrix, x: str, y: str, number: int) -> Plot | None:
         title=title,
         summary=f"Scatter plot of {metric_title(y)} over {metric_title(x)} for {len(drawn)} "
         "candidates with their intervals, and the Pareto front of the values. The same numbers "
-        "are in the matrix.",
+        f"are in the matrix{left_out}.",
         height_px=_HEIGHT_PX,
         traces=tuple(traces),
         layout=base_layout(
-            xaxis=log_axis(_axis_title(x, of_teacher=False), [point[0] for point in points]),
+            xaxis=log_axis(
+                f"{_axis_title(x, of_teacher=False)}{left_out}",
+                [end for _, one, _ in drawn for end in _ends(one)],
+            ),
             yaxis=axis(_axis_title(y, of_teacher=of_teacher)),
         ),
     )
@@ -146,7 +154,7 @@ def _candidate(
         "text": [safe(name)],
         "textposition": "top center",
         "textfont": {"size": 11, "color": "--ink-soft"},
-        "error_x": _bars(across, style.colour),
+        "error_x": _bars_along_log(across, style.colour),
         "error_y": _bars(up, style.colour),
         "marker": marker(style, 12),
         "hovertext": ["<br>".join(hover)],
@@ -160,6 +168,19 @@ def _bars(figure: Figure, colour: str) -> Json:
     down = 0.0 if estimate.low is None else (estimate.value - estimate.low) * scale
     up = 0.0 if estimate.high is None else (estimate.high - estimate.value) * scale
     return error_bars([max(0.0, down)], [max(0.0, up)], colour)
+
+
+def _ends(figure: Figure) -> tuple[float, float, float]:
+    """A figure between its bounds, as far as a logarithmic axis draws them."""
+    value, estimate, scale = _shown(figure), figure.estimate, _scale(figure)
+    low = value if estimate.low is None else estimate.low * scale
+    high = value if estimate.high is None else estimate.high * scale
+    return drawn_ends(value, min(value, low), max(value, high))
+
+
+def _bars_along_log(figure: Figure, colour: str) -> Json:
+    low, value, high = _ends(figure)
+    return error_bars([value - low], [high - value], colour)
 
 
 def front_of(

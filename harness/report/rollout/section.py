@@ -17,7 +17,7 @@ from harness.report.rollout.words import outcome_words, sizes_words
 from harness.report.tables.model import Cell, Column, Table, decision_cell, numeric, words
 from harness.types import Decision
 from harness.types.rollout import RolloutLook, RolloutRecord, RolloutStep
-from harness.words.numbers import asked, asked_percent, count, number
+from harness.words.numbers import asked, asked_percent, count, number, things
 
 _HEIGHT_PX = 260
 _SHOWN_EVIDENCE = 1.5
@@ -61,8 +61,8 @@ def changes_table(record: RolloutRecord) -> Table:
             Column("Why", numeric=False),
         ),
         tuple(_row(record, one) for one in shown),
-        note=f"{count(len(record.looks))} looks; whatever their number, a student beyond a limit "
-        f"is promoted, and one within all limits rolled back, with a probability of at most "
+        note=f"{things(len(record.looks), 'look')}; whatever their number, a student beyond a "
+        f"limit is promoted, and one within all limits rolled back, with a probability of at most "
         f"{asked_percent(record.plan.error)} each.",
     )
 
@@ -86,7 +86,7 @@ def _weight_plot(record: RolloutRecord) -> Plot:
     return Plot(
         key="rollout-weight",
         title="The student's share of the traffic",
-        summary=f"Share over {count(len(looks))} looks; after the last one it is {asked(end)}%. "
+        summary=f"Share over {things(len(looks), 'look')}; after the last one it is {asked(end)}%. "
         "Each decision is in the table.",
         height_px=_HEIGHT_PX,
         traces=(

@@ -31,7 +31,7 @@ class RouterSection:
 
     summary: str
     deployed: str
-    """Table of the deployed router; empty where it was not deployed."""
+    """What the deployed router showed, in words; empty where it was not deployed."""
     sign: Sign | None
     trials: tuple[tuple[str, str], ...]
     """The deployed router's trials, and the anchors of their rows."""

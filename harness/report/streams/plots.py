@@ -14,6 +14,7 @@ from harness.report.plots.base import (
     axis,
     base_layout,
     bound_line,
+    drawn_ends,
     error_bars,
     hover,
     log_axis,
@@ -27,11 +28,9 @@ from harness.types import ITL, TTFT, QualityScore, TrialResult
 from harness.types.estimates import Interval
 from harness.types.latency import UNBOUNDED_MS
 from harness.words.labels import is_open, load_label
-from harness.words.numbers import metric_span, metric_title, metric_value, number
+from harness.words.numbers import metric_span, metric_title, metric_value, number, things
 
 _HEIGHT_PX = 270
-_FARTHEST = 10.0
-"""An interval's end beyond so many times its value is drawn no farther."""
 _LOAD_AXIS = "offered requests/s"
 _Value = Callable[[TrialResult], Interval | None]
 
@@ -71,8 +70,9 @@ def _latency_plot(
     return Plot(
         key=f"{family.name}-{name}-over-load",
         title=metric.title,
-        summary=f"{metric.title} over offered requests per second: {len(drawn)} trials, with "
-        "intervals. The same numbers are in the table of streams over load.",
+        summary=f"{metric.title} over offered requests per second: "
+        f"{things(len(drawn), 'trial')}, with intervals. The same numbers are in the table of "
+        "streams over load.",
         height_px=_HEIGHT_PX,
         traces=(*_lines(family, styles, drawn, value), *_rings(family, drawn, value)),
         layout=_layout(drawn, yaxis, clause.value if clause else None),
@@ -108,7 +108,7 @@ def _goodput_plot(
         key=f"{family.name}-goodput",
         title="Goodput",
         summary=f"Requests per second that meet every clause on latencies, over those offered: "
-        f"{len(drawn)} trials, with intervals. On the dotted line every request is good.",
+        f"{things(len(drawn), 'trial')}, with intervals. On the dotted line every request is good.",
         height_px=_HEIGHT_PX,
         traces=(
             diagonal,
@@ -120,7 +120,7 @@ def _goodput_plot(
 
 
 def _ends(found: Interval) -> tuple[float, float, float]:
-    return found.low, found.value, min(found.high, _FARTHEST * found.value)
+    return drawn_ends(found.value, found.low, found.high)
 
 
 def _lines(
@@ -241,8 +241,9 @@ def tokens_plot(family: FamilyResults, styles: dict[str, VariantStyle]) -> Plot 
     return Plot(
         key=f"{family.name}-tokens",
         title="Tokens per second against quality",
-        summary=f"{metric_title(metric)} over output tokens per second for {len(points)} variants "
-        "at their best trials, with intervals and the Pareto front.",
+        summary=f"{metric_title(metric)} over output tokens per second for "
+        f"{things(len(points), 'variant')} at their best trials, with intervals and the "
+        "Pareto front.",
         height_px=_HEIGHT_PX,
         traces=tuple(traces),
         layout=base_layout(
@@ -269,7 +270,7 @@ def _front_trace(front: Sequence[tuple[float, float]]) -> Json:
         "mode": "lines",
         "x": [-one for one, _ in front],
         "y": [one for _, one in front],
-        "line": {"shape": "vh", "color": "--ink-soft", "width": 2, "dash": "dot"},
+        "line": {"shape": "hv", "color": "--ink-soft", "width": 2, "dash": "dot"},
         "hoverinfo": "skip",
     }
 

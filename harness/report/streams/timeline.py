@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from harness.report.plots.base import Json, Plot, axis, base_layout, safe
 from harness.runs.records import RecordedStream
-from harness.words.numbers import count, latency
+from harness.words.numbers import count, latency, things
 
 _ROW_PX = 15
 _EDGES_PX = 60
@@ -52,8 +52,8 @@ def timeline_plot(name: str, trial: str, sample: Sequence[RecordedStream]) -> Pl
     return Plot(
         key=f"{name}-timeline",
         title="Sampled requests",
-        summary=f"{len(sample)} requests of {trial}, one per row: from when each fell due over its "
-        "first token to its last, with a mark for every token.",
+        summary=f"{things(len(sample), 'request')} of {trial}, one per row: from when each fell "
+        "due over its first token to its last, with a mark for every token.",
         height_px=_EDGES_PX + _ROW_PX * len(sample),
         traces=(
             *(_segments(part, ends, width) for part, ends, width in segments if ends),

@@ -57,9 +57,9 @@ def _pairs_note(shown: list[str]) -> str:
     if "ece" in shown:
         note += (
             " Kappa is Cohen's; KL the divergence from the teacher's distribution. ECE: 15 bins of "
-            "equally many samples; in small what a perfectly calibrated model would show at most, "
-            "by chance. The temperature was fitted on half of the samples; the ECE then is the "
-            "other half's."
+            "equally many samples; in small type, what a perfectly calibrated model would show at "
+            "most, by chance. The temperature was fitted on half of the samples; ECE after "
+            "scaling is the other half's."
         )
     return note
 

@@ -163,8 +163,8 @@ def consistency_table(family: FamilyResults, checks: Sequence[BatchConsistency])
             *(Column(f"Batch {size}", numeric=False) for size in sizes),
         ),
         rows=tuple(rows),
-        note="Predictions of the same samples, against batch 1; in small, the largest absolute "
-        "difference of an output.",
+        note="Predictions of the same samples, against batch 1; in small type, the largest "
+        "absolute difference of an output.",
     )
 
 

@@ -52,7 +52,7 @@ def trust_table(result: TrialResult) -> Table:
             Column("Evidence", numeric=False),
             Column("Measured"),
             Column("Tolerated", numeric=False),
-            Column("Otherwise", numeric=False),
+            Column("If not kept", numeric=False),
         ),
         rows=tuple(
             (words(what), Cell(measured), words(tolerated), words(why))

@@ -40,7 +40,7 @@ SERVED_MODULES = (
 )
 """What `triton_model.py` imports of the harness, directly or over others."""
 _PACKAGES = ("", "types", "tasks", "tasks/generation", "serving", "serving/generation")
-"""Their folders."""
+"""Folders of the harness that hold those modules."""
 QUEUE_PER_SLOT = 16
 """Requests that may wait for each slot; one more is rejected."""
 READ_TOKENS = 256

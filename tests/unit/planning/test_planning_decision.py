@@ -326,7 +326,7 @@ def test_an_open_loop_is_named_by_its_rate():
         fresh.trial.workload, load_mode=LoadMode.OPEN, rate_per_s=250.0, concurrency=512
     )
     result = dataclasses.replace(fresh, trial=dataclasses.replace(fresh.trial, workload=workload))
-    assert "client batch 4, 250 req/s Poisson; max batch 16" in verdict(result).summary
+    assert "client batch 4, 250 requests/s Poisson; max batch 16" in verdict(result).summary
 
 
 def test_the_latency_of_the_objective_is_the_one_reported():

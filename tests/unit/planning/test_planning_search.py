@@ -116,7 +116,7 @@ def test_an_open_loop_is_searched_by_its_rate():
     truth = highest_rate_per_s(trial, 50.0)
     assert 0.90 * truth <= trial.workload.rate_per_s <= truth
     assert len(results) <= 45
-    assert f"{trial.workload.rate_per_s:g} req/s Poisson" in decided.summary
+    assert f"{trial.workload.rate_per_s:g} requests/s Poisson" in decided.summary
 
 
 def test_a_trace_is_one_load():

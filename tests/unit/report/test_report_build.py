@@ -13,7 +13,7 @@ from harness.errors import StorageError
 from harness.report.build import build_report
 from harness.report.family_results import families_of
 from harness.report.gains import size_words
-from harness.report.page import page_of
+from harness.report.page import page_of, render_html
 from harness.report.tables.provenance import load_command, run_command
 from harness.types import (
     Accelerator,
@@ -138,6 +138,25 @@ def test_the_page_opens_with_verdict_and_pictures_and_folds_the_rest(built):
     assert f"All {len(sample_run().trials)} trials" in folded(html)
 
 
+def test_how_to_read_it_says_what_is_done(built):
+    text = built["sample_run"][0].partition('id="reading"')[2]
+    assert "had to drop, which count as slower than any" in text
+    assert "exact (Clopper and Pearson) for plain shares" in text
+    assert "elsewhere (<code>--url</code>)" in text
+    assert "bootstrapped" not in text
+
+
+def test_one_of_a_thing_is_one(built):
+    run = RUNS["interrupted"]()
+    first = run.trials[0]
+    scores = tuple(one for one in run.scores if one.variant == first.trial.variant)
+    page = page_of(replace(run, trials=(first,), scores=scores))
+    said = "before a verdict: 1 model scored, 1 trial measured"
+    assert any(said in family.finding.summary for family in page.families)
+    assert "The one trial" in folded(render_html(page))
+    assert "All 1" not in render_html(page)
+
+
 def test_the_verdict_stands_first_by_word_and_symbol(built):
     words = Page(built["sample_run"][0]).words
     assert words.index("✓ Pass") < words.index("Evidence: topics")
@@ -214,9 +233,9 @@ def test_every_row_of_a_markdown_table_has_its_headers_columns(built, name):
 def test_an_open_loop_reads_as_a_rate_in_both_files(built):
     html, markdown = built["open_loop"]
     for text in (Page(html).words, markdown):
-        assert "736 req/s Poisson" in text
+        assert "736 requests/s Poisson" in text
         assert not re.search(r"\d in flight; max batch", text)
-        assert "729 of 736 req/s" in text
+        assert "729 of 736 requests/s" in text
 
 
 def test_cold_start_trust_and_search_are_in_both_files_where_they_are_known(built):

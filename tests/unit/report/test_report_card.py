@@ -1,12 +1,17 @@
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 from sample_card import PLAN, run_with_card
 
 from harness.report.build import build_report
 from harness.report.card.page import card_frame
+from harness.report.card.section import batch_plots
 from harness.report.card.tables import card_table, export_table, served_table, throughput_table
 from harness.report.card.values import cards_of
+from harness.report.markdown import render_markdown
 from harness.report.page import page_of
+from harness.report.plots.base import styles_of
 from harness.report.terminal.run import card_table as terminal_table
 from harness.runs.journal import Journal
 from tests.sample_run import sample_run
@@ -110,3 +115,22 @@ def test_entries_survive_the_journal(run, tmp_path):
     assert tuple(read.card.values()) == run.card
     assert tuple(read.served.values()) == run.served
     assert next(iter(read.card.values())).plan == PLAN
+
+
+def test_the_axis_of_throughput_reaches_to_the_ends_of_its_intervals(run):
+    card = cards_of(run)[0]
+    first = card.entries[0]
+    wide = tuple(
+        replace(one, per_s=replace(one.per_s, low=0.5, high=1e6)) for one in first.throughput
+    )
+    entries = (replace(first, throughput=wide), *card.entries[1:])
+    for plot in batch_plots(replace(card, entries=entries), styles_of(card.family)):
+        low, high = (10**end for end in plot.layout["yaxis"]["range"])
+        assert low < 0.5
+        assert high > 1e6
+
+
+def test_markdown_has_brackets_where_the_page_has_small_type(run):
+    text = render_markdown(page_of(run))
+    assert "rounds, in brackets their range" in text
+    assert "in small" not in text

@@ -100,7 +100,7 @@ def test_drops_are_told_from_failures_of_what_was_sent(at_a_rate):
     rows_with_left = rows_of(trust_table(left))
     assert rows_with_left["Dropped, too many in flight"][0] == "7 of 110"
     assert rows_with_left["Failures of those sent"][0] == "10 of 103"
-    assert rows["Offered load"] == ("729 of 736 req/s", "at least 95%, chance apart")
+    assert rows["Offered load"] == ("729 of 736 requests/s", "at least 95%, chance apart")
 
 
 def test_a_shape_has_no_rate_to_keep_to(at_a_rate):
@@ -108,7 +108,7 @@ def test_a_shape_has_no_rate_to_keep_to(at_a_rate):
     shaped = ArrivalProcess(shape=LoadShape(ShapeKind.SINE, 0.5, 1.5, 60.0))
     workload = replace(result.trial.workload, arrivals=shaped)
     rows = rows_of(trust_table(replace(result, trial=replace(result.trial, workload=workload))))
-    assert rows["Offered load"] == ("729 req/s", "\u2013")
+    assert rows["Offered load"] == ("729 requests/s", "\u2013")
 
 
 def test_a_server_that_counts_nothing_is_not_compared(topics):
@@ -187,13 +187,13 @@ def test_without_a_recommendation_the_best_trial_leads():
     ("mode", "rate_per_s", "arrivals", "words", "label"),
     [
         (LoadMode.CLOSED, None, ArrivalProcess(), "64 in flight", "c64"),
-        (LoadMode.OPEN, 250.0, ArrivalProcess(), "250 req/s Poisson", "250/s"),
-        (LoadMode.OPEN, 1234.5, ArrivalProcess(ArrivalKind.CONSTANT), "1,234.5 req/s constant",
+        (LoadMode.OPEN, 250.0, ArrivalProcess(), "250 requests/s Poisson", "250/s"),
+        (LoadMode.OPEN, 1234.5, ArrivalProcess(ArrivalKind.CONSTANT), "1,234.5 requests/s constant",
          "1,234.5/s"),
         (LoadMode.OPEN, 20.0, ArrivalProcess(ArrivalKind.GAMMA, 2.5),
-         "20 req/s gamma (variation 2.5)", "20/s"),
+         "20 requests/s gamma (variation 2.5)", "20/s"),
         (LoadMode.OPEN, 20.0, ArrivalProcess(shape=LoadShape(ShapeKind.SPIKE, 1, 5, 600)),
-         "20 req/s Poisson, spike 1 to 5 over 600 s", "20/s"),
+         "20 requests/s Poisson, spike 1 to 5 over 600 s", "20/s"),
         (LoadMode.OPEN, None, ArrivalProcess(ArrivalKind.TRACE, trace=None), "trace", "trace"),
     ],
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """The section on a job with a deadline: its pictures as plotly reads them, its words."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -13,6 +14,7 @@ from test_report_plots import resolved, themes
 
 from harness.report.offline.section import offline_section
 from harness.report.offline.tables import duration, job_words, needs_table
+from harness.types.estimates import Interval
 from harness.types.offline import OfflineTerms
 
 
@@ -63,3 +65,12 @@ def test_times_and_jobs_read_well():
     assert job_words(OfflineTerms(10**7, 5400.0, 2.0)) == (
         "10,000,000 documents, 2 rows each, within 1.50 h"
     )
+
+
+def test_the_axis_of_machines_reaches_to_the_ends_of_every_interval():
+    plan = ask()
+    first = plan.variants[0]
+    slow = replace(first.needs[0], with_stragglers=Interval(20.0, 1.0, 5000.0))
+    variants = (replace(first, needs=(slow, *first.needs[1:])), *plan.variants[1:])
+    plot = offline_section(replace(plan, variants=variants)).plots[1]
+    assert 10 ** plot.layout["xaxis"]["range"][1] > 5000.0

@@ -67,7 +67,7 @@ def test_response_stands_beside_service_latency(result):
 
 def test_an_open_loop_shows_what_fell_due_and_what_was_dropped(result):
     text = printed(trial_table(result))
-    assert "250 of 250 req/s fell due" in line(text, "rate")
+    assert "250 of 250 requests/s fell due" in line(text, "rate")
     assert "17" in line(text, "dropped")
     assert "0.85 s cut" in line(text, "warm-up")
     assert "0.400 ms" in line(text, "event loop lag")

@@ -11,6 +11,7 @@ from unusual_runs import HOSTILE, UNUSUAL
 from harness.report.family_results import families_of
 from harness.report.page import page_of
 from harness.report.plots.base import log_axis, styles_of
+from harness.types import RESPONSE, Percentile
 
 CSS = (files("harness.report") / "templates" / "report.css").read_text(encoding="utf-8")
 RUNS = {"sample_run": sample_run, **UNUSUAL}
@@ -198,3 +199,48 @@ def test_marks_of_the_first_models_reach_the_contrast_of_graphics(theme):
     colours = themes()[theme]
     for name in ("--c-blue", "--c-vermillion", "--c-green", "--c-purple", "--c-bound"):
         assert contrast(colours[name], colours["--panel"]) >= 3, name
+
+
+def at_latency(result, value_ms, low_ms, high_ms):
+    """The same trial with another p95."""
+    percentiles = {**result.latency.percentiles, "p95": Percentile(value_ms, low_ms, high_ms)}
+    latency = replace(result.latency, percentiles=percentiles)
+    return replace(result, latencies={**result.latencies, RESPONSE: latency})
+
+
+def with_latency(variant, value_ms, low_ms, high_ms):
+    """The sample run in which every trial of a variant has the same p95."""
+    run = sample_run()
+    trials = [
+        at_latency(one, value_ms, low_ms, high_ms) if one.trial.variant == variant else one
+        for one in run.trials
+    ]
+    return replace(run, trials=tuple(trials))
+
+
+def test_the_axis_of_latencies_reaches_to_the_ends_of_the_drawn_intervals():
+    plot = page_of(with_latency("topics-teacher-fp32", 60.0, 0.4, 400.0)).families[0].quality
+    low, high = (10**end for end in plot.layout["xaxis"]["range"])
+    assert low < 0.4
+    assert high > 400.0
+
+
+def test_an_end_beyond_ten_times_its_value_stretches_no_axis():
+    plot = page_of(with_latency("topics-teacher-fp32", 60.0, 50.0, 9e6)).families[0].quality
+    assert 600.0 < 10 ** plot.layout["xaxis"]["range"][1] < 1000.0
+    (best,) = [
+        trace
+        for trace in plot.traces
+        if trace.get("meta") == "topics-teacher-fp32" and "error_x" in trace
+    ]
+    assert best["error_x"]["array"] == [540.0]
+
+
+def test_a_latency_of_zero_stands_in_the_strip_with_the_reason():
+    plot = page_of(with_latency("topics-teacher-fp32", 0.0, 0.0, 0.1)).families[0].quality
+    (trace,) = [one for one in plot.traces if one.get("meta") == "topics-teacher-fp32"]
+    assert trace["xaxis"] == "x2"
+    assert "its latency has no place on the axis" in trace["hovertext"][0]
+    assert plot.layout["xaxis2"]["ticktext"] == ["no place<br>on the axis"]
+    (unloaded,) = [one for one in plot.traces if one.get("meta") == "topics-tiny-fp32"]
+    assert "not load-tested" in unloaded["hovertext"][0]

@@ -145,3 +145,14 @@ def test_the_terminal_has_a_sentence_a_runtime_and_batch(profile):
     text = printed(profile_summary(profile))
     assert text.count("batch 16:") == 2
     assert text.count("returns diminish") == 2
+
+
+def test_the_axis_of_throughput_reaches_to_the_ends_of_its_intervals(profile):
+    steps = (*scaling(Runtime.PYTORCH).steps[:-1], ScalingStep(
+        8, RepeatedMeasure(1130, 90.0, 9000.0), 0.03, 0.01, 0.05, rounds=6
+    ))  # fmt: skip
+    wide = dataclasses.replace(scaling(Runtime.PYTORCH), steps=steps)
+    page = profile_page(dataclasses.replace(profile, scaling=(wide,)))
+    low, high = (10**end for end in page.plots["scaling"]["layout"]["yaxis"]["range"])
+    assert low < 90.0
+    assert high > 9000.0

@@ -8,7 +8,7 @@ from sample_run import sample_run
 from harness.report.family_results import families_of
 from harness.report.markdown import render_markdown
 from harness.report.page import page_of, render_html
-from harness.types import SATURATION, ArrivalProcess, LoadMode
+from harness.types import RESPONSE, SATURATION, ArrivalProcess, LoadMode, Percentile
 
 RATES = (100.0, 200.0, 300.0)
 
@@ -70,3 +70,14 @@ def test_page_and_markdown_show_the_rows_and_the_table_of_all_trials_has_them():
     assert len(page.trials.rows) == len(run.trials) + 5
     assert "### Latency over rate" in render_markdown(page)
     assert "<h3>Latency over rate</h3>" in render_html(page)
+
+
+def test_a_latency_of_zero_has_no_place_on_the_logarithmic_axis():
+    run = run_with_saturation()
+    first = run.saturation[0]
+    percentiles = {**first.latency.percentiles, "p95": Percentile(0.0, 0.0, 0.1)}
+    latency = replace(first.latency, percentiles=percentiles)
+    nothing = replace(first, latencies={**first.latencies, RESPONSE: latency})
+    plot = page_of(replace(run, saturation=(nothing, *run.saturation[1:]))).families[0].over_rate
+    assert all(y > 0 for trace in plot.traces for y in trace["y"])
+    assert plot.traces[0]["x"] == [101.0, 201.0]

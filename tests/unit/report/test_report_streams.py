@@ -122,6 +122,8 @@ def test_tokens_per_second_stand_beside_quality(run: StoredRun) -> None:
     assert set(at) == {TEACHER, STUDENT, SMALL}
     assert at[SMALL][0] > at[STUDENT][0] > at[TEACHER][0]
     assert list(zip(front["x"], front["y"], strict=True)) == [at[SMALL], at[STUDENT], at[TEACHER]]
+    # From the fastest to the slowest: across at a point's own quality, and only then up.
+    assert front["line"]["shape"] == "hv"
 
 
 @cache
