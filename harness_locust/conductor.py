@@ -64,7 +64,7 @@ class Fleet(Protocol):
         """End the load at an instant of this process's clock; on return all of it was reported."""
 
     def collect_records(self) -> None:
-        """Called after `drain`, until the next start: on return the records are where they belong."""
+        """Called after `drain`: on return the records are where they were asked for."""
 
 
 class Watcher:
