@@ -61,6 +61,19 @@ def fail_soon(self, *, final):
 LoadPart._report = fail_soon
 """
 
+NEVER_READY = """
+import sys, gevent
+sys.path.insert(0, {locustfiles!r})
+from locustfile import *
+from harness_locust.load_part import LoadPart
+
+def prepare(self):
+    print("preparing", flush=True)
+    gevent.sleep(1000)
+
+LoadPart.prepare = prepare
+"""
+
 SENDS_LATE = "gevent.sleep(3.0)  # longer than the master takes to leave"
 DIES = "os._exit(1)"
 
@@ -141,6 +154,21 @@ def test_a_worker_that_fails_is_lost_from_then_on_and_not_waited_for(
     assert "no last report in time" not in fleet.said(), said
     document = read(tmp_path / "histograms.json")
     assert sorted(one["lost"] for one in document["workers"]) == [False, True]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run_time", [(), ("--run-time", "9s")], ids=["until stopped", "timed"])
+def test_an_objective_of_a_test_that_never_began_is_an_error(
+    server: FakeServer, tmp_path: Path, run_time: tuple[str, ...]
+) -> None:
+    slow = tmp_path / "slow.py"
+    slow.write_text(NEVER_READY.format(locustfiles=str(checkout() / "locustfiles")))
+    asked = plan(server, tmp_path, "--objective", "p95 < 10 s", *run_time, *CLOSED)
+    fleet = Fleet(tmp_path, *asked, worker_cwd=tmp_path, locustfile=slow)
+    code = fleet.end_when(lambda: "preparing" in (tmp_path / "worker-0.log").read_text())
+    assert code == EnvironmentFailure.exit_code, fleet.said()
+    told = ("nothing was measured: there is no verdict", "invalid: no request was measured")
+    assert any(words in fleet.said() for words in told), fleet.said()
 
 
 @pytest.mark.slow
