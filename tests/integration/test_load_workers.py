@@ -157,13 +157,12 @@ def test_a_worker_that_fails_is_lost_from_then_on_and_not_waited_for(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("run_time", [(), ("--run-time", "9s")], ids=["until stopped", "timed"])
 def test_an_objective_of_a_test_that_never_began_is_an_error(
-    server: FakeServer, tmp_path: Path, run_time: tuple[str, ...]
+    server: FakeServer, tmp_path: Path
 ) -> None:
     slow = tmp_path / "slow.py"
     slow.write_text(NEVER_READY.format(locustfiles=str(checkout() / "locustfiles")))
-    asked = plan(server, tmp_path, "--objective", "p95 < 10 s", *run_time, *CLOSED)
+    asked = plan(server, tmp_path, "--objective", "p95 < 10 s", *CLOSED)
     fleet = Fleet(tmp_path, *asked, worker_cwd=tmp_path, locustfile=slow)
     code = fleet.end_when(lambda: "preparing" in (tmp_path / "worker-0.log").read_text())
     assert code == EnvironmentFailure.exit_code, fleet.said()
