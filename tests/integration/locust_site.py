@@ -22,9 +22,18 @@ class Site:
         hosts: HOST:PORT of the server by protocol.
         payloads: what is sent to it.
         model: to which model.
+        locustfile: the workers', instead of the product's.
     """
 
-    def __init__(self, folder: Path, hosts: Mapping[str, str], payloads: Path, model: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        hosts: Mapping[str, str],
+        payloads: Path,
+        model: str,
+        *,
+        locustfile: Path | None = None,
+    ) -> None:
         self.port, bind = free_port(), str(free_port())
         self.log = folder / "master.log"
         self.hosts, self.payloads, self.model = hosts, payloads, model
@@ -33,7 +42,11 @@ class Site:
             "--web-port", str(self.port), log=self.log,
         )  # fmt: skip
         self.workers = [
-            start("--worker", "--master-port", bind, log=folder / f"worker-{one}.log")
+            start(
+                *("--worker", "--master-port", bind),
+                log=folder / f"worker-{one}.log",
+                locustfile=locustfile,
+            )
             for one in range(2)
         ]
 

@@ -74,6 +74,23 @@ def prepare(self):
 LoadPart.prepare = prepare
 """
 
+FAILS_AT_FIRST = """
+import sys
+sys.path.insert(0, {locustfiles!r})
+from locustfile import *
+from harness_locust.load_part import LoadPart
+
+prepare, failed = LoadPart.prepare, []
+
+def fail_at_first(self):
+    if not failed:
+        failed.append(self)
+        raise RuntimeError("made up")
+    prepare(self)
+
+LoadPart.prepare = fail_at_first
+"""
+
 SENDS_LATE = "gevent.sleep(3.0)  # longer than the master takes to leave"
 DIES = "os._exit(1)"
 
@@ -346,6 +363,27 @@ def test_the_pages_workers_send_nothing_once_their_master_is_killed(
         wait_until_at_rest(server)
         assert all(one.poll() is None for one in site.workers)
         assert server.served[-1].received_ns - killed_ns < 20e9
+    finally:
+        site.close()
+
+
+@pytest.mark.slow
+def test_a_start_that_failed_on_the_page_is_followed_by_one_that_does_not(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    locustfile = tmp_path / "failing.py"
+    locustfile.write_text(FAILS_AT_FIRST.format(locustfiles=str(checkout() / "locustfiles")))
+    hosts = {"http": server.http, "grpc": server.grpc}
+    site = Site(tmp_path, hosts, make_payloads(tmp_path), "m", locustfile=locustfile)
+    try:
+        site.wait_for_both()
+        site.swarm(4)
+        wait_until(lambda: "RuntimeError: made up" in site.log.read_text())
+        assert not server.served
+        wait_until(lambda: site.get("stats/requests")["state"] in {"ready", "stopped"})
+        site.begin(4)
+        wait_until_served(server, 50)
+        site.stop()
     finally:
         site.close()
 
