@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -21,6 +20,7 @@ from harness.tasks.rows import DataTable, refuse
 from harness.tasks.rowwise import OF_ALL, PER_ROW, rowwise
 from harness.tasks.samples import Samples, digest_of, draw, read_texts, slice_columns
 from harness.tasks.section import Data, TaskSection
+from harness.tasks.spelt_lists import spelt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -193,10 +193,12 @@ def _conversations(table: DataTable, column: str) -> list[tuple[Message, ...]]:
 
 
 def _messages(value: object) -> tuple[Message, ...] | None:
-    """Messages of a text or a list (in a CSV it stands as JSON in its field); None of another."""
+    """Messages of a text or a list (in a CSV it is spelt in its field); None of another."""
     if isinstance(value, str) and value.lstrip().startswith("["):
-        with suppress(json.JSONDecodeError):  # a text may begin with a bracket
-            value = json.loads(value)
+        try:
+            value = spelt(value)  # of a text that begins with a bracket: itself
+        except ValueError:
+            return None
     if isinstance(value, str):
         value = [{"role": "user", "content": value}]
     if not isinstance(value, list) or not value:

@@ -140,7 +140,9 @@ def _chat_checkpoint(folder: Path) -> Path:
             "<system>be brief<user>hello<assistant>",
         ),
         ('[{"role": "user", "content": "from a CSV"}]', "<user>from a CSV<assistant>"),
+        ("[{'role': 'user', 'content': 'of pandas'}]", "<user>of pandas<assistant>"),
         ("[not JSON", "<user>[not JSON<assistant>"),
+        ("[x for x in y]", "<user>[x for x in y]<assistant>"),
     ],
 )
 def test_a_chat_template_is_the_tokenizers_own(
@@ -161,6 +163,7 @@ def test_a_chat_template_is_the_tokenizers_own(
         7,
         [{"role": "user"}],
         [{"role": "user", "content": "  "}],
+        "[{'role': 'user', 'content': 'a'}\n {'role': 'user', 'content': 'b'}]",
         [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
     ],
 )
