@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from harness.errors import DataError
 from harness.system.strict import PositiveInt
 from harness.tasks.encoding import EncodedDataset, bucketed, fields_of, make_dataset
+from harness.tasks.generation.chat import Message, templated
 from harness.tasks.roles.reading import Reading
 from harness.tasks.rows import DataTable, refuse
 from harness.tasks.rowwise import OF_ALL, PER_ROW, rowwise
@@ -25,8 +26,6 @@ from harness.tasks.spelt_lists import spelt
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Message = Mapping[str, str]
-"""One turn of a conversation: its `role` and `content`."""
 _FORM = 'a prompt is a text, or a list of messages: [{"role": "user", "content": "..."}]'
 
 
@@ -269,24 +268,7 @@ def _prompt_ids(
     if samples.conversations is None:
         encoded = tokenizer(list(samples.texts), truncation=False, verbose=False)
         return [tuple(one) for one in encoded["input_ids"]]
-    if not tokenizer.chat_template:
-        raise DataError(
-            f"the tokenizer of {tokenizer.name_or_path} has no chat template",
-            next_step="leave out the task's chat_template for a model that was not trained on "
-            "conversations, or save its template beside the tokenizer (chat_template.jinja)",
-        )
-    return [_templated(tokenizer, one) for one in samples.conversations]
-
-
-def _templated(
-    tokenizer: PreTrainedTokenizerBase, conversation: Sequence[Message]
-) -> tuple[int, ...]:
-    """A conversation up to where the model's turn begins."""
-    turns = [dict(message) for message in conversation]
-    encoded: Any = tokenizer.apply_chat_template(
-        turns, add_generation_prompt=True, return_dict=True
-    )
-    return tuple(encoded["input_ids"])
+    return templated(tokenizer, samples.conversations, samples.rows)
 
 
 def _reference_ids(

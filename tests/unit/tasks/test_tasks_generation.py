@@ -173,6 +173,19 @@ def test_what_is_no_conversation_is_told_with_its_line(prompt: Any, tmp_path: Pa
         _samples(_task(tmp_path, rows, chat_template=True))
 
 
+def test_a_message_that_the_template_leaves_out_is_refused(tmp_path: Path) -> None:
+    folder = _chat_checkpoint(tmp_path / "chat")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = TEMPLATE.replace(
+        "{% for m in messages %}", "{% for m in messages if m.role != 'tool' %}"
+    )
+    tokenizer.save_pretrained(folder)
+    asked = [{"role": "tool", "content": "7"}, {"role": "user", "content": "7"}]
+    rows = [{"prompt": "fine", "reference": "x"}, {"prompt": asked, "reference": "x"}]
+    with pytest.raises(DataError, match=r"1 prompts.* row 1 .* message 0 there, of the role tool"):
+        _encoded(_task(tmp_path, rows, chat_template=True), folder)
+
+
 def test_a_tokenizer_without_a_template_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no chat template"):
         _encoded(_task(tmp_path, ROWS, chat_template=True), checkpoint)
