@@ -28,6 +28,14 @@ TEMPLATE = (
     "[{{ message.role }}] {{ message.name }} {{ message.content }} {% endfor %}"
     "{% if add_generation_prompt %}[assistant]{% endif %}"
 )
+DEAF_TEMPLATE = (
+    "<s>{% for message in messages %}"
+    "{% if message.role in ('user', 'assistant') or (message.role == 'system' and loop.first) %}"
+    "[{{ message.role }}] {{ message.content.split('three')[-1] | trim }} {% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+"""Passes over roles that it does not know, over a later system message, and over what stands before
+a word, as templates pass over an earlier answer's reasoning."""
 
 
 def make_tokenizer(folder: Path, template: str | None) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import DataError, ServerError
-from harness.flow.lm_plan import TaskEvaluation, open_tokenizer
+from harness.flow.lm_plan import TaskEvaluation, open_tokenizer, tokens_taken
 from harness.flow.options import ProgressSink
 from harness.flow.preparation import PreparedFamily
 from harness.flow.scoring import standing
@@ -217,12 +217,10 @@ def _language_model(
 
     model = _model_of(prepared, variant)
     folder = _tokenizer_folder(prepared, variant)
-    tokenizer, _, max_length = open_tokenizer(folder, model)
+    tokenizer, _, positions = open_tokenizer(folder, model)
     scorer: TokenScorer | StreamScorer
     if served.site.streams is not None and family_of(variant.task).writes:
         scorer = StreamScorer(variant, served.site.streams)
-        # A row is a prompt there: with the token that is only predicted it must fit.
-        max_length = prepared.family.task.max_length - 1
     else:
         scorer = TokenScorer(
             variant,
@@ -234,7 +232,7 @@ def _language_model(
     return ServedLM(
         scorer,
         tokenizer,
-        max_length=max_length,
+        max_length=tokens_taken(prepared.family, positions),
         end_tokens=end_tokens(generation_settings(folder)),
         progress=tell,
     )

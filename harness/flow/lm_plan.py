@@ -19,6 +19,7 @@ from harness.quality.lm_eval.classifier import (
 )
 from harness.quality.lm_eval.generation import generation_settings, not_kept_of
 from harness.quality.lm_eval.tasks import LoadedTask
+from harness.reference.recipes import PROSE_LENGTH
 from harness.study import (
     Family,
     Model,
@@ -145,8 +146,11 @@ def _family_problems(
         found: Iterator[tuple[Model, str]] = (
             (model, problem)
             for model in family.models
-            if not model.reference_name
-            for problem in _misfits(model, tasks)
+            for problem in (
+                _crowded(family, tasks, PROSE_LENGTH)
+                if model.reference_name
+                else _misfits(family, model, tasks)
+            )
         )
     elif tasks:
         found = _class_problems(study, family, tasks, inputs, notes)
@@ -197,7 +201,36 @@ def _unfit_classes(
             notes += [found.note] if found.note else []
 
 
-def _misfits(model: Model, tasks: Sequence[LoadedTask]) -> Iterator[str]:
+def tokens_taken(family: Family, positions: int) -> int:
+    """Tokens that a language model takes as it is served; the last of them is only predicted.
+
+    Args:
+        family: of the model.
+        positions: that the model itself has.
+    """
+    section = family.task
+    # What writes is served with the study's context, in which the predicted token has a place.
+    return min(positions, section.max_length - 1) if family_of(section).writes else positions
+
+
+def _crowded(family: Family, tasks: Sequence[LoadedTask], positions: int) -> Iterator[str]:
+    """Tasks whose answers leave no room for a prompt."""
+    taken = tokens_taken(family, positions)
+    remedy = "lower max_gen_toks in the task's generation_kwargs"
+    if taken < positions - 1:  # the study sets the limit
+        remedy += (
+            f", or raise max_length in the study's task, which is {family.task.max_length} "
+            f"(the model has {positions} positions)"
+        )
+    for task in tasks:
+        if task.generated_tokens >= taken:
+            yield (
+                f"task {task.name} generates up to {task.generated_tokens} tokens, and the model "
+                f"takes {taken} with the prompt: {remedy}"
+            )
+
+
+def _misfits(family: Family, model: Model, tasks: Sequence[LoadedTask]) -> Iterator[str]:
     """What a language model's own files say against it."""
     place = inspect_checkpoint(model, None).folder
     tokenizer, config, max_length = open_tokenizer(place, model)
@@ -223,12 +256,9 @@ def _misfits(model: Model, tasks: Sequence[LoadedTask]) -> Iterator[str]:
         if task.generations and tokenizer.eos_token_id is None:
             yield f"task {task.name} generates, and its tokenizer has no end-of-text token"
         for asked in task.generations:
-            yield from (f"task {task.name}: {one}" for one in not_kept_of(settings, asked))
-        if task.generated_tokens >= max_length:
-            yield (
-                f"task {task.name} generates up to {task.generated_tokens} tokens, and the model "
-                f"takes {max_length} with the prompt: set max_gen_toks in the task"
-            )
+            found = not_kept_of(settings, asked, writes=family_of(family.task).writes)
+            yield from (f"task {task.name}: {one}" for one in found)
+    yield from _crowded(family, tasks, max_length)
 
 
 def open_tokenizer(folder: Path, model: Model) -> tuple[Any, Any, int]:

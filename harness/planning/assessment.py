@@ -71,6 +71,10 @@ def quality_findings(
     ]
 
 
+_NO_TEACHER = "score the teacher first"
+_OTHER_TOKENS = "the two make other tokens of the text; put bits_per_byte into the objective"
+
+
 def _judge(constraint: Constraint, score: QualityScore | None, teacher: str | None) -> Judgement:
     if score is None:
         reason = f"{metric_title(constraint.metric)} was not scored: score it first"
@@ -80,9 +84,9 @@ def _judge(constraint: Constraint, score: QualityScore | None, teacher: str | No
     if score.variant == teacher:
         return Judgement(constraint, "quality", Decision.PASS, "is the teacher itself", strain=1.0)
     if score.relative_to_teacher is None:
-        title = metric_title(constraint.metric)
-        reason = f"{title} was not compared with the teacher's: score the teacher first"
-        return _unknown(constraint, reason)
+        reason = f"{metric_title(constraint.metric)} was not compared with the teacher's: "
+        by_token = constraint.metric == "perplexity" and teacher is not None
+        return _unknown(constraint, reason + (_OTHER_TOKENS if by_token else _NO_TEACHER))
     return _compared(constraint, score, _relative_interval(score))
 
 

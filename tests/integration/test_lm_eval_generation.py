@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from harness.errors import DataError
 from harness.quality.lm_eval.generation import end_tokens, generation_settings
 from harness.quality.lm_eval.model import ServedLM
 from harness.quality.lm_eval.tasks import lm_eval_quiet
@@ -201,3 +202,11 @@ def test_a_long_prompt_is_cut_from_the_left_to_leave_room(checkpoint: Checkpoint
         ours, stock = (one.generate_until(asked) for one in (checkpoint.ours, checkpoint.stock))
     assert ours == stock
     assert checkpoint.ours.counts.truncated == 1
+
+
+def test_an_answer_that_leaves_no_room_for_its_prompt_is_refused(checkpoint: Checkpoint) -> None:
+    asked = [SimpleNamespace(args=(LINES[0], {"until": ["go"], "max_gen_toks": POSITIONS}))]
+    with pytest.raises(DataError, match=f"{POSITIONS} new tokens, and the model takes"):
+        checkpoint.ours.generate_until(asked)
+    with lm_eval_quiet(), pytest.raises(AssertionError, match="must be less than"):
+        checkpoint.stock.generate_until(asked)

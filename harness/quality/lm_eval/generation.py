@@ -2,7 +2,8 @@
 
 transformers' `generate`, which lm-eval's `hf` model calls, takes its settings from the checkpoint's
 `generation_config.json` and, above it, from the task's `generation_kwargs`. Some of them change
-which token a greedy generation takes next; those cannot be kept here and are refused.
+which token a greedy generation takes next. A model that only scores keeps none of those; one that
+writes keeps its checkpoint's, whatever a task says. What would not be kept is refused.
 """
 
 from __future__ import annotations
@@ -57,6 +58,14 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "watermarking_config": (),
 }
 """Values beside None that leave a greedy generation as it is."""
+_SERVED = frozenset(
+    {
+        "repetition_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "min_length",
+        "min_new_tokens", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens",
+        "forced_bos_token_id", "forced_eos_token_id",
+    }
+)  # fmt: skip
+"""What a served model that writes keeps of its checkpoint (`types.generation.AnswerRules`)."""
 
 
 def generation_settings(folder: Path) -> Mapping[str, Any]:
@@ -108,17 +117,26 @@ def not_kept(asked: Mapping[str, Any]) -> Iterator[str]:
             yield _changes(f"its {name} is {value!r}")
 
 
-def not_kept_of(settings: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
-    """What a checkpoint's own settings would change, where the task does not say otherwise.
+def not_kept_of(
+    settings: Mapping[str, Any], asked: Mapping[str, Any], *, writes: bool
+) -> Iterator[str]:
+    """What of a checkpoint's own settings, and of a task's beside them, would not be carried out.
 
     Args:
         settings: as `generation_settings` gives them.
         asked: of one task, in lm-eval's normal form.
+        writes: whether the served model writes by itself, and so keeps its checkpoint's settings;
+            one that only scores is asked for its likeliest token, and keeps none.
     """
-    for name in _NEUTRAL.keys() - asked.keys():
+    for name, neutrals in _NEUTRAL.items():
         value = settings.get(name)
-        if not _is_neutral(name, value):
-            neutral = (*_NEUTRAL[name], "null")[0]
+        if _is_neutral(name, value):
+            continue
+        if writes and name in _SERVED:
+            if asked.get(name, value) != value:
+                yield _overridden(name, value, asked[name])
+        elif name not in asked:
+            neutral = (*neutrals, "null")[0]
             yield (
                 _changes(
                     f"its generation_config.json sets {name} to {value!r}, as lm-eval's own "
@@ -132,6 +150,14 @@ def not_kept_of(settings: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterat
             f"its generation_config.json sets max_new_tokens to {own}, which transformers puts "
             f"above the task's max_gen_toks ({asked['max_gen_toks']}): make them equal"
         )
+
+
+def _overridden(name: str, own: Any, asked: Any) -> str:
+    return (
+        f"the task sets {name} to {asked!r}, and the served model writes by its "
+        f"generation_config.json, with {own!r}: leave {name} out of the task's generation_kwargs, "
+        "or change it in generation_config.json"
+    )
 
 
 def _is_neutral(name: str, value: Any) -> bool:

@@ -24,7 +24,7 @@ from lm_eval.models.utils import (
 )
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from harness.errors import ServerError
+from harness.errors import DataError, ServerError
 from harness.quality.lm_eval.generation import Prompt, Stop, generate_greedily
 from harness.quality.lm_eval.streamed import StreamScorer
 from harness.quality.token_scores import ScoringCounts, TokenScorer, TokenScores
@@ -59,7 +59,7 @@ class ServedLM(TemplateLM):  # type: ignore[misc]  # lm_eval comes without types
     Args:
         scorer: the way to the model.
         tokenizer: of its checkpoint.
-        max_length: tokens the model takes; its configuration's word.
+        max_length: tokens the model takes, by its configuration or as it is served.
         end_tokens: that end a generation by the checkpoint's own settings; the tokenizer's end of
             text is a stop string, as `HFLM` has it.
         progress: called with rows (or prompts) done and their number.
@@ -180,6 +180,9 @@ class ServedLM(TemplateLM):  # type: ignore[misc]  # lm_eval comes without types
 
         As `HFLM` with one prompt a batch: there a stop ends a generation, and what it leaves of the
         text is decoded without special tokens, then cut at each stop that it still holds.
+
+        Raises:
+            DataError: a request leaves no token of room for its prompt, as `HFLM` refuses it too.
         """
         end_of_text = self.tokenizer.decode(self.eot_token_id, skip_special_tokens=False)
         asked = [(request.args[0], request.args[1]) for request in requests]
@@ -229,6 +232,12 @@ class ServedLM(TemplateLM):  # type: ignore[misc]  # lm_eval comes without types
         stops = handle_stop_sequences(options["until"], eos=end_of_text)
         tokens = self._encode_prompt(context)
         room = self.max_length - options["max_gen_toks"]
+        if room < 1:
+            raise DataError(
+                f"a request asks for {options['max_gen_toks']} new tokens, and the model takes "
+                f"{self.max_length} with the prompt",
+                next_step="lower max_gen_toks in the task's generation_kwargs",
+            )
         self.counts.truncated += len(tokens) > room
         return Prompt(
             token_ids=tuple(tokens[-room:]) or (self.prefix_token_id,),

@@ -77,8 +77,10 @@ class StreamScorer:
         return TokenScores(read.prompt_logprobs.astype(np.float32), greedy)
 
     def _text_of(self, prompt: Prompt) -> tuple[int, ...]:
-        stops = tuple(dict.fromkeys(stop.text for stop in prompt.stops if stop.text))
-        sampling = SamplingParameters(max_tokens=prompt.max_new_tokens, stop=stops)
+        texts = dict.fromkeys(stop.text for stop in prompt.stops)
+        # An empty one, which the server does not take, is found in the first token's text.
+        longest = 1 if "" in texts else prompt.max_new_tokens
+        sampling = SamplingParameters(max_tokens=longest, stop=tuple(filter(None, texts)))
         return self._writer.write(self.variant.served_name, prompt.token_ids, sampling).tokens
 
     def _each(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.serving.openai.errors import ApiError
+from harness.tasks.generation.chat import left_out
 from harness.tasks.tokenizers import open_bare
 
 _NO_TEMPLATE = "no_chat_template"
@@ -42,7 +43,7 @@ class ChatTemplate:
             messages: each with `role` and `content`.
 
         Raises:
-            ApiError: there is no template, or it does not take these messages.
+            ApiError: there is no template, or it does not take these messages, or leaves one out.
         """
         if not self.exists:
             raise ApiError(
@@ -56,7 +57,10 @@ class ChatTemplate:
         try:
             with self._lock:
                 ids = self._tokenizer.apply_chat_template(
-                    list(messages), tokenize=True, add_generation_prompt=True, return_dict=False
+                    self._taken(messages),
+                    tokenize=True,
+                    add_generation_prompt=True,
+                    return_dict=False,
                 )
         except TemplateError as error:
             raise ApiError(
@@ -64,3 +68,25 @@ class ChatTemplate:
                 param="messages",
             ) from error
         return tuple(ids)
+
+    def _taken(self, messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+        """Messages that the template writes, all of them.
+
+        `developer` is a newer name of `system`: what a template leaves out as the one is sent as
+        the other.
+        """
+        lost = left_out(self._tokenizer, messages)
+        renamed = [
+            one | {"role": "system"} if place in lost and one["role"] == "developer" else one
+            for place, one in enumerate(messages)
+        ]
+        if renamed != list(messages):
+            lost = left_out(self._tokenizer, renamed)
+        if lost:
+            place = f"messages[{lost[0]}]"
+            raise ApiError(
+                f"the checkpoint's chat template leaves out {place}, of the role "
+                f"{messages[lost[0]]['role']}: give it another role, or leave it out",
+                param=place,
+            )
+        return renamed

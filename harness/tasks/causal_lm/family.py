@@ -173,8 +173,14 @@ class CausalLmFamily(
         return np.array_equal(outcomes.bytes, teacher.bytes)
 
     def comparable(self, metric: str, outcomes: WindowOutcomes, teacher: WindowOutcomes) -> bool:
-        """Perplexity by token wants the same tokens, as far as their numbers tell."""
-        return metric != "perplexity" or np.array_equal(outcomes.tokens, teacher.tokens)
+        """Perplexity by token wants the same text in as many tokens, window by window.
+
+        As many tokens alone tell nothing: a window of a long document is full in any tokenizer.
+        """
+        if metric != "perplexity":
+            return True
+        same_text = self.same_rows(outcomes, teacher)
+        return same_text and np.array_equal(outcomes.tokens, teacher.tokens)
 
     def paired_measures(
         self, outcomes: WindowOutcomes, teacher: WindowOutcomes, seed: int

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -16,17 +15,17 @@ from pydantic import Field, model_validator
 from harness.errors import DataError
 from harness.system.strict import PositiveInt
 from harness.tasks.encoding import EncodedDataset, bucketed, fields_of, make_dataset
+from harness.tasks.generation.chat import Message, templated
 from harness.tasks.roles.reading import Reading
 from harness.tasks.rows import DataTable, refuse
 from harness.tasks.rowwise import OF_ALL, PER_ROW, rowwise
 from harness.tasks.samples import Samples, digest_of, draw, read_texts, slice_columns
 from harness.tasks.section import Data, TaskSection
+from harness.tasks.spelt_lists import spelt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Message = Mapping[str, str]
-"""One turn of a conversation: its `role` and `content`."""
 _FORM = 'a prompt is a text, or a list of messages: [{"role": "user", "content": "..."}]'
 
 
@@ -193,10 +192,12 @@ def _conversations(table: DataTable, column: str) -> list[tuple[Message, ...]]:
 
 
 def _messages(value: object) -> tuple[Message, ...] | None:
-    """Messages of a text or a list (in a CSV it stands as JSON in its field); None of another."""
+    """Messages of a text or a list (in a CSV it is spelt in its field); None of another."""
     if isinstance(value, str) and value.lstrip().startswith("["):
-        with suppress(json.JSONDecodeError):  # a text may begin with a bracket
-            value = json.loads(value)
+        try:
+            value = spelt(value)  # of a text that begins with a bracket: itself
+        except ValueError:
+            return None
     if isinstance(value, str):
         value = [{"role": "user", "content": value}]
     if not isinstance(value, list) or not value:
@@ -267,24 +268,7 @@ def _prompt_ids(
     if samples.conversations is None:
         encoded = tokenizer(list(samples.texts), truncation=False, verbose=False)
         return [tuple(one) for one in encoded["input_ids"]]
-    if not tokenizer.chat_template:
-        raise DataError(
-            f"the tokenizer of {tokenizer.name_or_path} has no chat template",
-            next_step="leave out the task's chat_template for a model that was not trained on "
-            "conversations, or save its template beside the tokenizer (chat_template.jinja)",
-        )
-    return [_templated(tokenizer, one) for one in samples.conversations]
-
-
-def _templated(
-    tokenizer: PreTrainedTokenizerBase, conversation: Sequence[Message]
-) -> tuple[int, ...]:
-    """A conversation up to where the model's turn begins."""
-    turns = [dict(message) for message in conversation]
-    encoded: Any = tokenizer.apply_chat_template(
-        turns, add_generation_prompt=True, return_dict=True
-    )
-    return tuple(encoded["input_ids"])
+    return templated(tokenizer, samples.conversations, samples.rows)
 
 
 def _reference_ids(

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from harness.tasks.label_values import form_of, index_of
 from harness.tasks.multi_label.section import MultiLabelClassification
 from harness.tasks.rows import DataTable, refuse
+from harness.tasks.spelt_lists import AS_JSON, spelt
 
 _LABELS_ADVICE = (
     'a row\'s labels are a list of names or of class indexes ([] for none), a text such as "a, b", '
-    "or a list of one 0 or 1 for each class"
+    f"or a list of one 0 or 1 for each class; {AS_JSON}"
 )
 
 
@@ -125,8 +126,10 @@ def _labels_of(value: object, separator: str) -> Sequence[object] | None:
     """The labels in a cell, in any of its forms; None where it has none of them."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
-            value = json.loads(value)
-        except json.JSONDecodeError:
+            value = spelt(value)
+        except ValueError:
+            return None
+        if isinstance(value, str):
             return None
     if isinstance(value, str):
         return [part.strip() for part in value.split(separator)] if value.strip() else []

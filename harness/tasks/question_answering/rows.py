@@ -26,6 +26,7 @@ from harness.tasks.rows import DataTable, refuse
 from harness.tasks.rowwise import OF_ALL, PER_ROW, cut_by, rowwise
 from harness.tasks.samples import Samples, digest_of, draw, read_texts
 from harness.tasks.section import Data, PaddedSection
+from harness.tasks.spelt_lists import AS_JSON, spelt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -130,7 +131,8 @@ def read_answers(table: DataTable, task: QuestionAnswering) -> list[tuple[str, .
     """The right answers of each row, as SQuAD has them or more plainly.
 
     A text is one answer, a list several; `{"text": [...], "answer_start": [...]}` is SQuAD's own
-    form, of which only the texts count. In a CSV a list or an object stands as JSON in its field.
+    form, of which only the texts count. In a CSV a list or an object stands in its field, as JSON
+    or as Python prints it.
 
     Raises:
         DataError: with every row that has no such answer.
@@ -144,7 +146,8 @@ def read_answers(table: DataTable, task: QuestionAnswering) -> list[tuple[str, .
             for row, texts in enumerate(found)
             if texts is None
         ],
-        next_step='an answer is a text, a list of texts, or {"text": [...]} as in SQuAD',
+        next_step='an answer is a text, a list of texts, or {"text": [...]} as in SQuAD; '
+        + AS_JSON,
     )
     answers = [tuple(texts or ()) for texts in found]
     if not task.unanswerable:
@@ -245,13 +248,13 @@ def _texts_of(value: object) -> list[str] | None:
     """The texts of an answer in any of its forms; None where it has none of them."""
     if isinstance(value, str) and value.lstrip()[:1] in {"[", "{"}:
         try:
-            value = json.loads(value)
-        except json.JSONDecodeError:
-            return [str(value)]  # an answer may begin with a bracket
-    if isinstance(value, str):
-        return [value] if value.strip() else []
+            value = spelt(value)  # of an answer that begins with a bracket: itself
+        except ValueError:
+            return None
     if isinstance(value, Mapping):
         value = value.get("text")
+    if isinstance(value, str):
+        return [value] if value.strip() else []
     if isinstance(value, Sequence) and all(isinstance(one, str) for one in value):
         return [str(one) for one in value]
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +15,7 @@ from harness.tasks.roles.reading import Reading
 from harness.tasks.rows import DataTable, refuse
 from harness.tasks.samples import Samples, digest_of, draw, slice_columns
 from harness.tasks.section import PaddedSection
+from harness.tasks.spelt_lists import AS_JSON, spelt
 from harness.tasks.token_classification.tags import (
     Entity,
     TagNames,
@@ -157,22 +157,31 @@ def _lists(
         table.source,
         problems,
         next_step="a row is a sentence: a list of words and one of as many tags, as in CoNLL's "
-        "files (source: conll) or JSON lines with tokens and ner_tags",
+        "files (source: conll) or JSON lines with tokens and ner_tags; " + AS_JSON,
     )
     return words, tags
 
 
 def as_list(value: object) -> list[object] | None:
-    """A list as it is, as JSON in a CSV's field, or as words between white space; else None."""
+    """A list as it is, spelt in a CSV's field, or as words between white space; else None."""
     if isinstance(value, str):
-        try:
-            found = json.loads(value) if value.lstrip().startswith("[") else value.split()
-        except json.JSONDecodeError:
-            found = value.split()
-        return [*found] if isinstance(found, list) else None
+        return _spelt_list(value)
     if isinstance(value, Sequence):
         return list(value)
     return None
+
+
+def _spelt_list(text: str) -> list[object] | None:
+    ends = text.strip()[:1] + text.strip()[-1:]
+    if ends not in {"[]", "()"}:
+        return [*text.split()]
+    try:
+        found = spelt(text)
+    except ValueError:
+        return None
+    if isinstance(found, list | tuple):
+        return [*found]
+    return [*text.split()] if ends == "()" else None
 
 
 def _named(

@@ -222,6 +222,15 @@ def test_quality_reasons_carry_their_numbers():
     assert quality(objective, TEACHER[0])[1] == "is the teacher itself"
 
 
+def test_a_perplexity_of_other_tokens_is_undecided_and_says_what_compares():
+    student, theirs = make_score(metric="perplexity"), make_score("teacher", "perplexity")
+    asked = parse_objective("perplexity <= 2x teacher")
+    verdict, reason, _ = judge_quality(asked, [student], [theirs])
+    assert verdict is UNDECIDED
+    assert reason.endswith("make other tokens of the text; put bits_per_byte into the objective")
+    assert judge_quality(asked, [student], [])[1].endswith("score the teacher first")
+
+
 def agreeing(rows, **fields):
     """Twenty rows of twenty: the exact interval, and what the share of the teacher's has."""
     low = 0.025 ** (1 / rows)

@@ -9,9 +9,13 @@ import pytest
 import yaml
 
 from harness.errors import DataError, UsageError
-from harness.quality.lm_eval.generation import generation_settings, not_kept_of
+from harness.quality.lm_eval.generation import Prompt, Stop, generation_settings, not_kept_of
+from harness.quality.lm_eval.streamed import StreamScorer
 from harness.quality.lm_eval.tasks import Chat, LoadedTask, TaskRequest, load_tasks
+from harness.tasks.generation.streamed import StreamedAnswer
+from harness.types.generation import FinishReason
 from tests.lm_tasks import generation, multiple_choice, perplexity, write_task, write_tasks
+from tests.samples import sample_variant
 
 
 @pytest.fixture(scope="module")
@@ -170,13 +174,52 @@ def test_what_a_checkpoint_itself_would_change_is_said_with_its_remedy(tmp_path:
     settings = generation_settings(tmp_path)
     asked = {"do_sample": False, "until": [], "max_gen_toks": 64}
 
-    penalty, longest = not_kept_of(settings, asked)
+    penalty, longest = not_kept_of(settings, asked, writes=False)
 
     assert "sets repetition_penalty to 1.1" in penalty
     assert "set repetition_penalty: 1 in the task's generation_kwargs" in penalty
     assert "sets max_new_tokens to 512" in longest
     kept = {**asked, "repetition_penalty": 1.0, "max_gen_toks": 512}
-    assert not list(not_kept_of(settings, kept))
+    assert not list(not_kept_of(settings, kept, writes=False))
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "said"),
+    [
+        ({"repetition_penalty": 1.05}, {}, []),
+        ({"repetition_penalty": 1.05}, {"repetition_penalty": 1.05}, []),
+        ({"repetition_penalty": 1.05}, {"repetition_penalty": 1.0}, ["with 1.05: leave"]),
+        ({"no_repeat_ngram_size": 3}, {"no_repeat_ngram_size": 0}, ["to 0, and the served"]),
+        ({"suppress_tokens": [5]}, {"suppress_tokens": None}, ["suppress_tokens to None"]),
+        ({"min_length": 4}, {"min_length": 0}, ["leave min_length out"]),
+        ({"num_beams": 4}, {}, ["sets num_beams to 4"]),
+        ({"num_beams": 4}, {"num_beams": 1}, []),
+        ({"encoder_repetition_penalty": 2.0}, {}, ["encoder_repetition_penalty to 2.0"]),
+        ({}, {"repetition_penalty": 1.0}, []),
+    ],
+)
+def test_a_model_that_writes_keeps_its_checkpoints_settings_and_no_tasks(
+    own, asked, said: list[str]
+) -> None:
+    normal = {"do_sample": False, "until": [], "max_gen_toks": 64, **asked}
+    found = list(not_kept_of(own, normal, writes=True))
+    assert len(found) == len(said)
+    assert all(part in one for part, one in zip(said, found, strict=True))
+
+
+def test_an_empty_stop_string_ends_a_streamed_text_at_its_first_token() -> None:
+    """lm-eval's own model finds it at once; a server takes no such stop."""
+    sent = []
+
+    class Recorder:
+        def write(self, model, token_ids, sampling) -> StreamedAnswer:
+            sent.append(sampling)
+            return StreamedAnswer("a", (3,), FinishReason.LENGTH)
+
+    stops = (Stop("", 2), Stop("<|end|>", 3))
+    scorer = StreamScorer(sample_variant(), Recorder())
+    assert scorer.write([Prompt((1, 2), 16, stops)]) == [(3,)]
+    assert (sent[0].max_tokens, sent[0].stop) == (1, ("<|end|>",))
 
 
 def test_a_chat_template_is_another_task_to_the_journal(folder: Path) -> None:

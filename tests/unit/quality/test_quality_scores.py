@@ -264,6 +264,17 @@ class TestLanguage:
         assert scores["bits_per_byte"].relative_to_teacher == pytest.approx(2.0)
         assert scores["bits_per_byte"].relative_low is None  # alike in every row
 
+    def test_full_windows_of_other_text_have_no_perplexity_beside_the_teachers(self) -> None:
+        """A long document fills the windows of any tokenizer, each with text of its own."""
+        full = np.full(50, 63)
+        student, split = spoken(np.full(50, -80.0), full, np.full(50, 240))
+        teacher, _ = spoken(np.full(50, -60.0), full, np.full(50, 150), "teacher")
+
+        scores = by_metric(score(student, split, variant=LANGUAGE, teacher=teacher, seed=1))
+
+        assert scores["perplexity"].relative_to_teacher is None
+        assert scores["bits_per_byte"].relative_to_teacher is not None
+
     def test_other_windows_compare_unpaired(self) -> None:
         """Two tokenizers cut windows elsewhere: nothing to pair, unless documents are known."""
         rng = np.random.default_rng(2)

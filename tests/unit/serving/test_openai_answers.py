@@ -9,6 +9,7 @@ import pytest
 import transformers
 from openai_rig import (
     CONTEXT,
+    DEAF_TEMPLATE,
     MODEL,
     PLAIN,
     TEMPLATE,
@@ -22,6 +23,7 @@ from openai_rig import (
 )
 from token_server import FakeTokenServer, Piece, StreamScript, evenly
 
+from harness.serving.openai.chat import ChatTemplate
 from harness.serving.openai.server import OpenAIServer
 
 CHAT = [{"role": "user", "content": "one two"}]
@@ -91,6 +93,18 @@ def test_who_says_a_message_is_told_to_the_template(client, tokens):
     named = [{"role": "user", "content": "one", "name": "two"}]
     client.chat.completions.create(model=MODEL, messages=named)
     assert asked(tokens)["input_ids"] == ids("<s>", "[user]", "two", "one", "[assistant]")
+
+
+def test_a_developers_message_is_the_systems_to_a_template_that_knows_no_developers(tmp_path):
+    """Such templates pass over it without a word: the instruction would be lost."""
+    template = ChatTemplate(make_tokenizer(tmp_path, DEAF_TEMPLATE))
+    developer = {"role": "developer", "content": "be brief"}
+    answer = {"role": "assistant", "content": "one three two"}
+    words = ["<s>", "[system]", "be", "brief", "[user]", "one", "two", "[assistant]"]
+    assert template.token_ids([developer, *CHAT]) == tuple(ids(*words))
+    # What a template cuts of a text is its own affair.
+    begun = [*words, "two", "[user]", "one", "two", "[assistant]"]
+    assert template.token_ids([developer, *CHAT, answer, *CHAT]) == tuple(ids(*begun))
 
 
 @pytest.mark.parametrize("content", ["one two", "one two three be " * 400])

@@ -12,10 +12,23 @@ from typing import Any
 
 import openai
 import pytest
-from openai_rig import MODEL, PATIENCE_S, PLAIN, ask, client_of, events, front_end, offered
+from openai_rig import (
+    DEAF_TEMPLATE,
+    MODEL,
+    PATIENCE_S,
+    PLAIN,
+    ask,
+    client_of,
+    events,
+    front_end,
+    make_tokenizer,
+    offered,
+)
 from token_server import FakeTokenServer, Fault, Finish, Piece, Refusal, StreamScript, evenly
 
 from harness.errors import ServerError
+from harness.serving.openai.chat import ChatTemplate
+from harness.serving.openai.errors import ApiError
 from harness.serving.openai.server import OpenAIServer
 
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "one"}]}
@@ -158,6 +171,18 @@ def test_what_a_template_refuses_is_told_in_its_words(server):
     status, _, body = ask(server, "/v1/chat/completions", CHAT | {"messages": messages})
     assert status == 400
     assert body["error"]["message"].endswith("does not take these messages: no developers here")
+
+
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_a_message_that_a_template_passes_over_is_refused(tmp_path, role):
+    template = ChatTemplate(make_tokenizer(tmp_path, DEAF_TEMPLATE))
+    messages = [*CHAT["messages"], {"role": role, "content": "one"}, *CHAT["messages"]]
+    with pytest.raises(ApiError) as refused:
+        template.token_ids(messages)
+    assert refused.value.body["error"]["param"] == "messages[1]"
+    assert f"leaves out messages[1], of the role {role}" in str(refused.value)
+    empty = [*messages[:1], {"role": role, "content": " "}, *messages[2:]]
+    assert template.token_ids(empty) == template.token_ids([messages[0], messages[2]])
 
 
 def test_a_checkpoint_without_a_template_has_no_chats(server):

@@ -140,7 +140,9 @@ def _chat_checkpoint(folder: Path) -> Path:
             "<system>be brief<user>hello<assistant>",
         ),
         ('[{"role": "user", "content": "from a CSV"}]', "<user>from a CSV<assistant>"),
+        ("[{'role': 'user', 'content': 'of pandas'}]", "<user>of pandas<assistant>"),
         ("[not JSON", "<user>[not JSON<assistant>"),
+        ("[x for x in y]", "<user>[x for x in y]<assistant>"),
     ],
 )
 def test_a_chat_template_is_the_tokenizers_own(
@@ -161,6 +163,7 @@ def test_a_chat_template_is_the_tokenizers_own(
         7,
         [{"role": "user"}],
         [{"role": "user", "content": "  "}],
+        "[{'role': 'user', 'content': 'a'}\n {'role': 'user', 'content': 'b'}]",
         [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
     ],
 )
@@ -168,6 +171,19 @@ def test_what_is_no_conversation_is_told_with_its_line(prompt: Any, tmp_path: Pa
     rows = [{"prompt": "fine", "reference": "x"}, {"prompt": prompt, "reference": "x"}]
     with pytest.raises(DataError, match="line 2: 'prompt' is no conversation"):
         _samples(_task(tmp_path, rows, chat_template=True))
+
+
+def test_a_message_that_the_template_leaves_out_is_refused(tmp_path: Path) -> None:
+    folder = _chat_checkpoint(tmp_path / "chat")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = TEMPLATE.replace(
+        "{% for m in messages %}", "{% for m in messages if m.role != 'tool' %}"
+    )
+    tokenizer.save_pretrained(folder)
+    asked = [{"role": "tool", "content": "7"}, {"role": "user", "content": "7"}]
+    rows = [{"prompt": "fine", "reference": "x"}, {"prompt": asked, "reference": "x"}]
+    with pytest.raises(DataError, match=r"1 prompts.* row 1 .* message 0 there, of the role tool"):
+        _encoded(_task(tmp_path, rows, chat_template=True), folder)
 
 
 def test_a_tokenizer_without_a_template_is_refused(checkpoint: Path, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def read(tmp_path, values, names=NAMES, teacher=None, table=None, **settings):
         [["joy", "anger"], [], ["love"]],
         ["joy, anger", "", "Love"],
         ["joy,anger", " ", '["love"]'],
+        ["['joy', 'anger']", "[]", "['love']"],
         [[0, 2], [], [1]],
         ["0,2", "", 1],
         [[1, 0, 1], [0, 0, 0], [0, 1, 0]],

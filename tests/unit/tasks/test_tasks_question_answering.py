@@ -44,6 +44,9 @@ def loaded(path, rows, **changes):
         ({"text": ["fox"], "answer_start": [2]}, ("fox",)),
         ('{"text": ["fox"], "answer_start": [2]}', ("fox",)),
         ('["fox"]', ("fox",)),
+        ("['fox', \"a fox's\"]", ("fox", "a fox's")),
+        ("{'text': ['fox'], 'answer_start': [2]}", ("fox",)),
+        ({"text": "fox"}, ("fox",)),
     ],
 )
 def test_answers_are_read_in_each_form(tmp_path, written, read):
@@ -69,6 +72,8 @@ def test_a_csv_with_own_column_names_is_read(tmp_path):
     ("row", "told", "step"),
     [
         ({"answers": 3}, "line 2: 'answers' is not an answer: 3", "SQuAD"),
+        ({"answers": "['fox' 'a fox']"}, "line 2: 'answers' is not an answer", "as JSON"),
+        ({"answers": "{'text': array(['fox'])}"}, "line 2: 'answers' is not an", "as JSON"),
         ({"answers": []}, "line 2: the question has no answer", "unanswerable: true"),
         ({"context": None}, "line 2: 'context' is missing", ""),
     ],

@@ -107,10 +107,39 @@ def test_iob1_is_recognised_and_its_tags_stay(tmp_path):
         ({"tokens": [], "ner_tags": []}, "there is no word"),
         ({"tokens": ["a"], "ner_tags": [None]}, "a word has no tag"),
         ({"tokens": 7, "ner_tags": ["O"]}, "'tokens' is not a list of words"),
+        ({"tokens": "['a' 'b']", "ner_tags": ["O", "O"]}, "'tokens' is not a list of words"),
+        ({"tokens": "[a, b]", "ner_tags": "[0, 0]"}, "'tokens' is not a list of words"),
+        ({"tokens": "a b", "ner_tags": "[0 0]"}, "'ner_tags' is not a list of tags"),
     ],
 )
 def test_a_sentence_that_does_not_fit_is_named(tmp_path, row, fault):
     assert f"line 3: {fault}" in refusal(tmp_path, [*ROWS, row])
+
+
+@pytest.mark.parametrize(
+    ("tokens", "tags"),
+    [
+        ('["EU", "rejects", "it\'s"]', '["B-LOC", "O", "O"]'),
+        ("""['EU', 'rejects', "it's"]""", "['B-LOC', 'O', 'O']"),
+        ("""('EU', 'rejects', "it's")""", "B-LOC O O"),
+        ("EU rejects it's", "B-LOC O O"),
+    ],
+)
+def test_a_csvs_lists_are_json_or_pythons_or_words(tmp_path, tokens, tags):
+    samples = samples_of(tmp_path, [{"tokens": tokens, "ner_tags": tags}])
+    assert samples.words == (("EU", "rejects", "it's"),)
+    assert samples.truth.entities == ({("LOC", 0, 0)},)
+
+
+@pytest.mark.parametrize("words", [["(", "Reuters", ")"], ["[", "Reuters", "said"]])
+def test_words_in_brackets_are_words(tmp_path, words):
+    samples = samples_of(tmp_path, [*ROWS, {"tokens": " ".join(words), "ner_tags": "O O O"}])
+    assert samples.words[2] == tuple(words)
+
+
+def test_a_list_that_no_one_reads_is_to_be_written_as_json(tmp_path):
+    row = {"tokens": "['EU' 'rejects']", "ner_tags": "[0 0]"}
+    assert 'in a CSV a list is written as JSON: ["EU", "rejects"]' in refusal(tmp_path, [row])
 
 
 def test_the_first_piece_stands_for_a_word_and_words_beyond_are_missed(tmp_path):
