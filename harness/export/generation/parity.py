@@ -5,9 +5,8 @@ and the prompts as one batch padded on the left, without what its `generation_co
 answers (padding would count as repeated tokens): `rules_parity.py` compares that. The graph is
 given the prompts in one batch, each row behind its own length, and then token by token. A long
 prompt is in no batch: the graph reads it in parts. In single precision every token must be the
-library's. A token may differ only where the library itself was
-undecided: where its two best logits are closer than rounding moves them; the row is compared up to
-there.
+library's. A token may differ only where the library itself was undecided: where its two best logits
+are closer than rounding moves them; the row is compared up to there.
 
 int8 is another function: it is given the library's tokens, and asked what it would have written at
 each place. Of the tokens that the library chose by a margin it must keep nine in ten (the rule of
