@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,6 +182,8 @@ def _auto_class(family: AnyFamily, config: PretrainedConfig) -> Any:
 
 _POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
 """What configurations call the number of positions."""
+_WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
+"""What they call the tokens that a token sees, where that is not all before it."""
 _POSITIONS_BEHIND_PAD = frozenset(
     {
         *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod", "camembert"),
@@ -291,6 +294,11 @@ def _positions(config: PretrainedConfig) -> int | None:
     if config.model_type in RELATIVE:
         return None  # T5's `n_positions` was the length it was trained with
     return next(filter(None, (_count(config, name) for name in _POSITIONS)), None)
+
+
+def windows_of(config: PretrainedConfig) -> list[int]:
+    """Tokens that a token of some layers sees at most, where the configuration has such a limit."""
+    return [window for window in map(partial(_count, config), _WINDOWS) if window is not None]
 
 
 def _count(config: PretrainedConfig, name: str) -> int | None:

@@ -223,6 +223,9 @@ class GeneratorSettings:
     decoder_start: int = -1
     """What the decoder of an encoder-decoder reads first; -1 without an encoder."""
     rules: AnswerRules = AnswerRules()
+    split_special_tokens: bool = False
+    """Whether a special token's name in a prompt's text is text like any other: what a tokenizer is
+    told beside its `tokenizer.json`."""
 
     @property
     def has_encoder(self) -> bool:

@@ -1,6 +1,7 @@
 """A decoder with its slots writes what transformers' own generate() writes, token for token."""
 
 import json
+import shutil
 
 import numpy as np
 import onnx
@@ -10,13 +11,26 @@ from tiny_models import LINES, byte_level_tokenizer
 from tokenizers import Tokenizer
 
 from harness.errors import CheckpointError, ParityError
+from harness.export.checkpoint import open_checkpoint
 from harness.export.convert import write_int8
+from harness.export.generation import parity
 from harness.export.generation.outliers import decoder_feeds, rounding_noise, spoilt_products
-from harness.export.generation.parity import DecoderSession, ask_generate, check_decoder
-from harness.export.generation.variants import GeneratorJob, check_definition
+from harness.export.generation.parity import (
+    NEW_TOKENS,
+    DecoderSession,
+    ask_generate,
+    check_decoder,
+)
+from harness.export.generation.variants import (
+    GeneratorJob,
+    _Source,
+    check_definition,
+    export_generators,
+)
 from harness.serving.generation.contract import QueuedRequest
 from harness.serving.generation.decoder import SlotDecoder
 from harness.serving.generation.engine import GenerationEngine
+from harness.study import Model
 from harness.types import Precision
 from harness.types.generation import GeneratorSettings, SamplingParameters
 
@@ -196,11 +210,85 @@ def test_a_graph_with_other_weights_does_not_pass_the_gate(made, tmp_path):
             check_decoder(path, settings_of(variant), texts, precision, "spoiled")
 
 
-def test_a_longer_context_than_the_model_has_is_refused(made, tmp_path):
-    from harness.export.checkpoint import open_checkpoint
-    from harness.export.generation.variants import export_generators
-    from harness.study import Model
+def test_a_long_prompt_is_in_no_batch_and_read_in_parts(made, monkeypatch):
+    monkeypatch.setattr(parity, "TOGETHER", 20)
+    checkpoint, variant = made
+    texts = ask_generate(library(checkpoint)[0], prompts_of(checkpoint)[::-1], 8)
+    path, steps = variant.path / "1" / "model.onnx", []
+    step = DecoderSession.step
 
+    def watched(session, ids, start, at):
+        if start[0] == 0 or ids.shape[1] > 1:
+            steps.append((*ids.shape, int(start[0])))
+        return step(session, ids, start, at)
+
+    monkeypatch.setattr(DecoderSession, "step", watched)
+    found = check_decoder(path, settings_of(variant), texts, Precision.FP32, "writer")
+    assert (found.agreement, found.prompts) == (1.0, 6)
+    lengths = [len(one) for one in prompts_of(checkpoint)]
+    assert lengths == [1, 2, 7, 20, 33, 25]
+    alone = [(1, 20, 0), (1, 5, 20), (1, 20, 0), (1, 13, 20)]
+    assert steps == [(4, 20, 0), *alone]
+
+
+def with_window(checkpoint, folder, window):
+    """The same weights, told of another window of attention."""
+    shutil.copytree(checkpoint, folder)
+    told = json.loads((folder / "config.json").read_text()) | {"sliding_window": window}
+    (folder / "config.json").write_text(json.dumps(told))
+    return folder
+
+
+def test_attention_behind_a_window_is_seen_in_the_longest_prompt(tmp_path):
+    """A graph that keeps no window, beside a library that has one of 73 tokens."""
+    made = make_generator(tmp_path / "made", "mistral")
+    endless, narrow = (
+        with_window(made, tmp_path / name, window)
+        for name, window in (("endless", None), ("narrow", 73))
+    )
+    variant = export_generator(endless, tmp_path / "repository")
+    prompts = json.loads((variant.path / "manifest.json").read_text())["recipe"]["prompts"]
+    assert len(prompts[-1]) == POSITIONS - NEW_TOKENS
+    texts = ask_generate(library(narrow)[0], prompts)
+    path, settings = variant.path / "1" / "model.onnx", settings_of(variant)
+    short = [one for one in texts if len(one.prompt) <= 73 - NEW_TOKENS]
+    assert len(short) < len(texts)
+    check_decoder(path, settings, short, Precision.FP32, "writer")
+    with pytest.raises(ParityError, match=r"generate\(\) writes"):
+        check_decoder(path, settings, texts, Precision.FP32, "writer")
+
+
+@pytest.mark.parametrize(
+    ("window", "context", "longest"),
+    [(None, 4096, 512), (700, 4096, 764), (700, 720, 512), (3000, 3050, 3026), (None, 300, 276)],
+)
+def test_the_longest_prompt_is_behind_the_window(window, context, longest, tmp_path):
+    checkpoint = make_generator(tmp_path / "made", "mistral")
+    told = json.loads((checkpoint / "config.json").read_text())
+    told |= {"sliding_window": window, "max_position_embeddings": 4096}
+    (checkpoint / "config.json").write_text(json.dumps(told))
+    model = Model.model_validate({"name": "m", "role": "student", "checkpoint": str(checkpoint)})
+    opened = open_checkpoint(model, folder=None)
+    job = GeneratorJob(model, opened, "f", tmp_path, prompts=["one two"], context=context)
+    lengths = [len(one) for one in _Source(job, tmp_path).prompts]
+    assert (lengths[0], lengths[-1], 48 in lengths) == (1, longest, True)
+
+
+def test_an_end_token_that_the_model_has_not_is_none(tmp_path):
+    """As a small GPT-2 that kept the configuration of the large one: the library never meets it."""
+    checkpoint = make_generator(tmp_path / "made", "gpt2")
+    asked = checkpoint / "generation_config.json"
+    told = json.loads(asked.read_text()) | {"eos_token_id": [50256, 2]}
+    asked.write_text(json.dumps(told))
+    variant = export_generator(checkpoint, tmp_path / "repository")
+    settings = settings_of(variant)
+    assert (settings.end_tokens, settings.vocabulary > 2) == ((2,), True)
+    asked.write_text(json.dumps(told | {"forced_eos_token_id": 50256}))
+    with pytest.raises(CheckpointError, match="forced_eos_token_id 50256, and the model"):
+        export_generator(checkpoint, tmp_path / "forced")
+
+
+def test_a_longer_context_than_the_model_has_is_refused(made, tmp_path):
     model = Model.model_validate({"name": "m", "role": "student", "checkpoint": str(made[0])})
     job = GeneratorJob(model, open_checkpoint(model, folder=None), "f", tmp_path, context=97)
     with pytest.raises(CheckpointError, match="has 96 positions; a context of 97 tokens"):
@@ -214,6 +302,22 @@ def test_a_tokenizer_that_makes_other_tokens_in_the_server_is_refused():
     begun = byte_level_tokenizer(begin_of_text=True)
     with pytest.raises(CheckpointError, match=r"where transformers makes \[1, "):
         check_definition(definition, begun, LINES)
+
+
+def test_a_tokenizer_that_splits_special_tokens_does_so_in_the_server(tmp_path):
+    """Its tokenizer.json does not say so."""
+    checkpoint = make_generator(tmp_path / "made")
+    told = json.loads((checkpoint / "tokenizer_config.json").read_text())
+    told["split_special_tokens"] = True
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps(told))
+    variant = export_generator(checkpoint, tmp_path / "repository")
+    settings, (_, tokenizer) = settings_of(variant), library(checkpoint)
+    assert settings.split_special_tokens
+    definition = (variant.path / "1" / "tokenizer.json").read_text()
+    named = ["cat <|begin|> cat"]
+    check_definition(definition, tokenizer, named, split_special_tokens=True)
+    with pytest.raises(CheckpointError, match="where transformers makes"):
+        check_definition(definition, tokenizer, named)
 
 
 @pytest.mark.slow

@@ -1,8 +1,11 @@
 """A generating model on the embedded Triton: streams over gRPC and HTTP, refusals, cancellation."""
 
+import copy
+import dataclasses
 import itertools
 import json
 import queue
+import shutil
 import time
 import urllib.error
 import urllib.request
@@ -50,7 +53,7 @@ class Served:
     def __init__(self, checkpoint, variant, endpoint):
         import transformers
 
-        self.name, self.endpoint = variant.name, endpoint
+        self.variant, self.name, self.endpoint = variant, variant.name, endpoint
         self.model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint).eval()
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
 
@@ -362,6 +365,26 @@ def test_a_client_that_goes_away_is_cancelled(served):
             time.sleep(0.05)
         if now[0] > cancelled:
             return
+
+
+def test_the_page_has_what_runs_on_both_instances_of_a_model(served):
+    """Two processes with two slots each: four answers are written while more wait."""
+    path = served.variant.path.with_name("writer-twice")
+    shutil.copytree(served.variant.path, path)
+    variant = dataclasses.replace(served.variant, name=path.name, path=path)
+    serving = GenerationServing(slots=SLOTS, queue_size=1000, instances=2)
+    write_generator(variant, serving)
+    with TritonClient(served.endpoint) as client:
+        client.load(variant.name, generation_override(variant, serving))
+        twice = copy.copy(served)
+        twice.name = variant.name
+        with Streams(twice) as streams:
+            for key in range(300):
+                streams.ask(str(key), "the", max_tokens=POSITIONS, ignore_eos=True)
+            twice.settled("generation_running", 2 * SLOTS)
+        twice.settled("generation_running", 0)
+        twice.settled("generation_queued", 0)
+        client.unload(variant.name)
 
 
 def test_the_metrics_page_counts_tokens(served):

@@ -1,13 +1,20 @@
 """What a request of a generating model may ask, and how it is told what it may not."""
 
 import ast
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
 from harness.types import generation
-from harness.types.generation import FinishReason, ParameterError, SamplingParameters
+from harness.types.generation import (
+    AnswerRules,
+    FinishReason,
+    GeneratorSettings,
+    ParameterError,
+    SamplingParameters,
+)
 
 
 def test_an_empty_object_is_greedy_and_short():
@@ -29,6 +36,18 @@ def test_what_is_written_is_read_again():
     )
     assert SamplingParameters.from_json(asked.to_json()) == asked
     assert SamplingParameters().to_json() == "{}"
+
+
+def test_settings_of_a_decoder_are_read_as_they_were_written_also_by_an_earlier_release():
+    rules = AnswerRules(banned=(3, 4))
+    settings = GeneratorSettings(
+        2, 1, 8, 320, 96, (0,), None, rules=rules, split_special_tokens=True
+    )
+    assert GeneratorSettings.from_json(settings.to_json()) == settings
+    earlier = json.loads(settings.to_json())
+    del earlier["split_special_tokens"], earlier["rules"]
+    read = GeneratorSettings.from_json(json.dumps(earlier))
+    assert (read.split_special_tokens, read.rules) == (False, AnswerRules())
 
 
 @pytest.mark.parametrize(

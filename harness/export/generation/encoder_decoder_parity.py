@@ -24,6 +24,7 @@ from harness.export.generation.parity import (
     GenerationParity,
     GreedyText,
     hold_against,
+    in_batches,
     written_alike,
 )
 from harness.export.generation.rules_parity import shaped
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 def ask_generate_of_sources(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], new_tokens: int = NEW_TOKENS
 ) -> list[GreedyText]:
-    """Ask the bare library, each prompt alone and all as one batch padded on the right.
+    """Ask the bare library, each prompt alone and the short ones as one batch padded on the right.
 
     Texts end where the library ends them, with the end token.
 
@@ -98,7 +99,7 @@ def check_encoder_decoder(
     new_tokens: int,
     name: str,
 ) -> GenerationParity:
-    """Run both graphs, all prompts as one batch, and hold them against the library.
+    """Run both graphs, long prompts alone, and hold them against the library.
 
     Args:
         graphs: the encoder's file and the decoder's.
@@ -111,7 +112,7 @@ def check_encoder_decoder(
     Raises:
         ParityError: it writes other tokens than its precision explains.
     """
-    forced = _forced_logits(graphs, settings, library)
+    forced = in_batches(library, partial(_forced_logits, graphs, settings))
     ruled = partial(shaped, settings, new_tokens=new_tokens)
     return hold_against(library, forced, precision, name, ruled)
 

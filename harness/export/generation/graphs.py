@@ -29,7 +29,11 @@ from harness.export.generation.parity import (
     ask_generate,
     check_decoder,
 )
-from harness.export.generation.rules_parity import ask_generate_with_rules, check_rules
+from harness.export.generation.rules_parity import (
+    ask_generate_with_rules,
+    check_forced,
+    check_rules,
+)
 from harness.export.source import ONNX_FILE
 from harness.types import Precision
 from harness.types.generation import ENCODER_FILE, AnswerRules, GeneratorSettings
@@ -93,15 +97,16 @@ def graphs_of_causal(
     asked = _served_configuration(model, num_beams, name)
     new_tokens = min(NEW_TOKENS, context - 1)
     library = ask_generate(model, prompts, new_tokens)
-    shape = cache_shape(model)
+    shape, vocabulary = cache_shape(model), library[0].logits.shape[-1]
     settings = GeneratorSettings(
         *shape,
-        vocabulary=library[0].logits.shape[-1],
+        vocabulary=vocabulary,
         context=context,
-        end_tokens=_end_tokens(model),
+        end_tokens=_end_tokens(asked, vocabulary),
         start_token=asked.bos_token_id,
         rules=answer_rules(asked),
     )
+    check_forced(settings, name)
     if settings.rules != AnswerRules():
         check_rules(settings, ask_generate_with_rules(model, prompts, new_tokens), new_tokens, name)
     write_decoder(model, shape, folder / ONNX_FILE)
@@ -146,16 +151,18 @@ def graphs_with_encoder(
     new_tokens = min(NEW_TOKENS, context - 1)
     shape = sourced_cache_shape(model)
     library = ask_generate_of_sources(model, prompts, new_tokens)
+    vocabulary = library[0].logits.shape[-1]
     settings = GeneratorSettings(
         *shape,
-        vocabulary=library[0].logits.shape[-1],
+        vocabulary=vocabulary,
         context=context,
-        end_tokens=_end_tokens(model),
+        end_tokens=_end_tokens(asked, vocabulary),
         start_token=None,
         source_context=context,
         decoder_start=decoder_start(asked, name),
         rules=answer_rules(asked),
     )
+    check_forced(settings, name)
     check_rules(settings, library, new_tokens, name)
     graphs = (folder / ENCODER_FILE, folder / ONNX_FILE)
     write_encoder_decoder(model, settings, *graphs)
@@ -193,9 +200,11 @@ def _served_configuration(
     return asked
 
 
-def _end_tokens(model: PreTrainedModel) -> tuple[int, ...]:
-    """The tokens at which `generate()` stops."""
-    configured: Any = model.generation_config.eos_token_id
-    if configured is None:
-        return ()
-    return tuple(configured) if isinstance(configured, list) else (int(configured),)
+def _end_tokens(asked: GenerationConfig, vocabulary: int) -> tuple[int, ...]:
+    """The tokens at which `generate()` stops, of those that the model can write at all.
+
+    A small model with the configuration of a large one may name an end token that it has not.
+    """
+    configured: Any = asked.eos_token_id
+    ends = configured if isinstance(configured, list) else [configured]
+    return tuple(int(one) for one in ends if one is not None and 0 <= one < vocabulary)

@@ -1,12 +1,12 @@
 """The gate of a decoder: it writes what the checkpoint's own library writes, token for token.
 
 The library is `generate()` of a model loaded for this alone, greedy, asked each prompt by itself
-and all prompts as one batch padded on the left, without what its `generation_config` asks of
+and the prompts as one batch padded on the left, without what its `generation_config` asks of
 answers (padding would count as repeated tokens): `rules_parity.py` compares that. The graph is
-given all prompts in one batch, each row behind its own length, and then token by token. In single
-precision every token must be the library's. A token may differ only where the library itself was
-undecided: where its two best logits are closer than rounding moves them; the row is compared up to
-there.
+given the prompts in one batch, each row behind its own length, and then token by token. A long
+prompt is in no batch: the graph reads it in parts. In single precision every token must be the
+library's. A token may differ only where the library itself was undecided: where its two best logits
+are closer than rounding moves them; the row is compared up to there.
 
 int8 is another function: it is given the library's tokens, and asked what it would have written at
 each place. Of the tokens that the library chose by a margin it must keep nine in ten (the rule of
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 NEW_TOKENS = 24
 """Written behind each prompt."""
+TOGETHER = 256
+"""A prompt of more tokens is in no batch, which would pad the others to its length."""
 _ROUNDING = 1e-3
 """Share of the largest logit that single precision may move; the gate of other graphs has the
 same."""
@@ -74,7 +76,7 @@ class GenerationParity:
 def ask_generate(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], new_tokens: int = NEW_TOKENS
 ) -> list[GreedyText]:
-    """Ask the bare library, each prompt alone and all as one batch padded on the left.
+    """Ask the bare library, each prompt alone and the short ones as one batch padded on the left.
 
     The end token ends nothing here, so that every prompt has as many tokens, and nothing of the
     model's `generation_config` counts.
@@ -115,12 +117,13 @@ def written_alike(
     try:
         with quiet():
             alone = [generate([prompt])[0] for prompt in prompts]
-            together = generate(prompts)
+            beside = [one for one in alone if len(one.prompt) <= TOGETHER]
+            together = generate([one.prompt for one in beside]) if beside else []
     except Exception as error:  # a model's own code, which fails as it likes
         raise CheckpointError(
             f"{type(model).__name__}: transformers' own generate() fails: {plain_reason(error)}"
         ) from error
-    for one, other in zip(alone, together, strict=True):
+    for one, other in zip(beside, together, strict=True):
         if differs_at(one, other.tokens) is not None:
             raise CheckpointError(
                 f"{type(model).__name__}: transformers itself writes other tokens behind a prompt "
@@ -199,7 +202,7 @@ def check_decoder(
     Raises:
         ParityError: it writes other tokens than its precision explains.
     """
-    forced = _forced_logits(path, settings, library)
+    forced = in_batches(library, partial(_forced_logits, path, settings))
     return hold_against(library, forced, precision, name)
 
 
@@ -251,6 +254,21 @@ def hold_against(
     return parity
 
 
+def in_batches(
+    library: Sequence[GreedyText],
+    read: Callable[[Sequence[GreedyText]], Sequence[NDArray[np.float32]]],
+) -> list[NDArray[np.float32]]:
+    """Logits of each prompt in turn, read in one batch, and the long ones each by itself.
+
+    Args:
+        library: the prompts, and what the library wrote.
+        read: the logits of one batch.
+    """
+    beside = [one for one in library if len(one.prompt) <= TOGETHER]
+    found = iter(read(beside) if beside else ())
+    return [next(found) if len(one.prompt) <= TOGETHER else read([one])[0] for one in library]
+
+
 def _forced_logits(
     path: Path, settings: GeneratorSettings, library: Sequence[GreedyText]
 ) -> list[NDArray[np.float32]]:
@@ -265,11 +283,22 @@ def _forced_logits(
     lengths = np.array([len(one.prompt) for one in library])
     for row, one in enumerate(library):
         ids[row, : len(one.prompt)] = one.prompt
-    steps = [session.step(ids, np.zeros(rows, np.int64), lengths[:, None] - 1)]
+    steps = [_read(session, ids, lengths)]
     for place in range(len(library[0].tokens) - 1):
         new = np.array([[one.tokens[place]] for one in library])
         steps.append(session.step(new, lengths + place, np.zeros((rows, 1), np.int64)))
     return list(np.concatenate(steps, axis=1))
+
+
+def _read(
+    session: DecoderSession, ids: NDArray[np.int64], lengths: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Logits behind each prompt, (rows, 1, vocabulary); a long one is read in parts."""
+    for first in range(0, ids.shape[1], TOGETHER):
+        part = ids[:, first : first + TOGETHER]
+        at = np.minimum(lengths[:, None] - 1 - first, part.shape[1] - 1)
+        logits = session.step(part, np.full(len(ids), first), at)
+    return logits
 
 
 def differs_at(one: GreedyText, tokens: Sequence[int]) -> int | None:

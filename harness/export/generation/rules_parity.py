@@ -80,6 +80,22 @@ def check_rules(
                 )
 
 
+def check_forced(settings: GeneratorSettings, name: str) -> None:
+    """Make sure that no rule forces a token that the model has not.
+
+    Raises:
+        CheckpointError: one does.
+    """
+    rules = settings.rules
+    forced = {"forced_bos_token_id": rules.forced_first, "forced_eos_token_id": rules.forced_last}
+    for what, token in forced.items():
+        if token is not None and not 0 <= token < settings.vocabulary:
+            raise CheckpointError(
+                f"checkpoint {name}: its generation_config has {what} {token}, and the model "
+                f"writes tokens 0 to {settings.vocabulary - 1}"
+            )
+
+
 def shaped(
     settings: GeneratorSettings, one: GreedyText, logits: NDArray[np.float32], new_tokens: int
 ) -> NDArray[np.float32]:

@@ -32,6 +32,7 @@ from harness.export.checkpoint_files import (
     load_model,
     positions_held,
     read_config,
+    windows_of,
 )
 from harness.export.convert import OPSET, artefact_files
 from harness.export.folders import (
@@ -51,7 +52,7 @@ from harness.export.source import ONNX_FILE
 from harness.study import Model
 from harness.system.libraries import require_extra
 from harness.tasks.registry import family_of
-from harness.tasks.tokenizers import load_tokenizer, open_bare
+from harness.tasks.tokenizers import load_tokenizer, open_bare, with_special_tokens
 from harness.types import ModelFormat, ModelVariant, Precision, Progress, TensorSpec
 from harness.types import generation as tensors
 from harness.types.generation import (
@@ -69,6 +70,10 @@ DEFAULT_CONTEXT = 1024
 """Tokens of prompt and answer, where nobody says: memory grows with it, and so does each slot."""
 REVISION = 1
 """Revision of the recipe: raise it when the same checkpoint would export to another graph."""
+LONG_PROMPT = 512
+"""Tokens of the longest prompt in which a graph is held against the library."""
+BEHIND_WINDOW = 64
+"""Tokens that the prompt has more than a window of attention which lies within the context."""
 _TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
 _PROMPTS = 6
 INPUTS = (
@@ -184,13 +189,20 @@ class _Source:
 
     @cached_property
     def prompts(self) -> tuple[tuple[int, ...], ...]:
-        """Tokens of a few prompts, of lengths from one token to most of the context."""
+        """Tokens of a few prompts, from one token to a long one, behind any window of attention.
+
+        The long one has `LONG_PROMPT` tokens or `BEHIND_WINDOW` more than such a window, and all
+        that the context has room for where that is less.
+        """
         room = self.context if self.has_encoder else max(1, self.context - NEW_TOKENS)
         rows = [self.tokenizer(text)["input_ids"] for text in self.job.prompts]
         joined: list[int] = [token for row in rows for token in row]
         if not joined:
             joined = list(range(min(len(self.tokenizer), 64)))
-        lengths = {1, *(min(room, max(1, len(row))) for row in _spread(rows)), min(room, 48)}
+        config = read_config(self.job.model, self.job.checkpoint.folder)
+        windows = [window for window in windows_of(config) if window < room]
+        wanted = {1, 48, max([LONG_PROMPT, *(one + BEHIND_WINDOW for one in windows)])}
+        lengths = {min(room, max(1, length)) for length in (*wanted, *map(len, _spread(rows)))}
         repeats = -(-max(lengths) // len(joined))
         tokens = joined * repeats
         return tuple(tuple(tokens[:length]) for length in sorted(lengths))
@@ -199,6 +211,11 @@ class _Source:
     def has_encoder(self) -> bool:
         """Whether an encoder reads the prompts."""
         return bool(read_config(self.job.model, self.job.checkpoint.folder).is_encoder_decoder)
+
+    @cached_property
+    def splits_special_tokens(self) -> bool:
+        """Whether a special token's name in a text is text like any other."""
+        return bool(self.tokenizer.split_special_tokens)
 
     @cached_property
     def made(self) -> MadeGraphs:
@@ -232,6 +249,7 @@ class _Source:
             "opset": OPSET,
             **({"encoder": 1} if self.has_encoder else {}),
             **({"rules": 2} if self.has_rules else {}),
+            **({"split_special_tokens": True} if self.splits_special_tokens else {}),
             **({"outliers": MOST_NOISE} if precision is Precision.INT8 else {}),
             "versions": {tool: version(tool) for tool in _TOOLS},
         }
@@ -294,10 +312,12 @@ def _made(source: _Source, target: Path, precision: Precision) -> ArtefactManife
                 for file in artefact_files(graph):
                     shutil.copyfile(file, version_folder / file.name)
         parity = made.check(version_folder, precision, target.name)
-        settings = made.settings.to_json()
+        splits = source.splits_special_tokens
+        settings = dataclasses.replace(made.settings, split_special_tokens=splits).to_json()
         (version_folder / SETTINGS_FILE).write_text(settings, encoding="utf-8")
         definition = source.tokenizer.backend_tokenizer.to_str()
-        check_definition(definition, source.tokenizer, source.job.prompts)
+        texts = [*source.job.prompts[:_TEXTS], *with_special_tokens(source.tokenizer)]
+        check_definition(definition, source.tokenizer, texts, split_special_tokens=splits)
         (version_folder / TOKENIZER_FILE).write_text(definition, encoding="utf-8")
         files = _files(version_folder, has_encoder=source.has_encoder)
         manifest = ArtefactManifest(
@@ -322,7 +342,11 @@ def _made(source: _Source, target: Path, precision: Precision) -> ArtefactManife
 
 
 def check_definition(
-    definition: str, library: Callable[[str], Mapping[str, Any]], texts: Sequence[str]
+    definition: str,
+    library: Callable[[str], Mapping[str, Any]],
+    texts: Sequence[str],
+    *,
+    split_special_tokens: bool = False,
 ) -> None:
     """Make sure that the tokenizer in the server makes the library's tokens of a prompt.
 
@@ -330,6 +354,7 @@ def check_definition(
         definition: `tokenizer.json`'s content, as it is served.
         library: the checkpoint's tokenizer as transformers opens it.
         texts: that are tried.
+        split_special_tokens: what the server is told beside the definition.
 
     Raises:
         CheckpointError: it makes other tokens of a text.
@@ -339,7 +364,8 @@ def check_definition(
     served = Tokenizer.from_str(definition)
     served.no_truncation()
     served.no_padding()
-    for text in texts[:_TEXTS]:
+    served.encode_special_tokens = split_special_tokens
+    for text in texts:
         ours, theirs = served.encode(text).ids, list(library(text)["input_ids"])
         if ours != theirs:
             raise CheckpointError(
@@ -351,6 +377,7 @@ def check_definition(
 
 
 _TEXTS = 256
+"""Of a study's prompts."""
 _SHOWN = 8
 
 

@@ -70,6 +70,8 @@ class Piece:
     """Scores of the prompt; in the first piece, if the request asks for them."""
     queue_s: float = 0.0
     """Seconds that the request waited for a slot; known in the last piece."""
+    error: str = ""
+    """Why this request alone cannot be answered further; then this is the last piece."""
 
 
 @dataclass(frozen=True)

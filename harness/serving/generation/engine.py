@@ -211,11 +211,20 @@ class GenerationEngine:
         self.counters.cancelled += 1
         request.emit(Piece("", (), FinishReason.CANCELLED))
 
+    def _fail_alone(self, request: QueuedRequest, error: Exception) -> None:
+        """End one request whose own values fail; the others go on."""
+        told = f"the answer failed: {type(error).__name__}: {error}"
+        request.emit(Piece("", (), FinishReason.CANCELLED, error=told))
+
     def _admit(self) -> None:
         with self._lock:
             while self._queue and len(self._rows) < self.decoder.slots:
                 request, since = self._queue.popleft()
-                row = self._row(request, slot=len(self._rows))
+                try:
+                    row = self._row(request, slot=len(self._rows))
+                except Exception as error:  # noqa: BLE001  (what it asks is its own fault)
+                    self._fail_alone(request, error)
+                    continue
                 row.queue_s = self.clock() - since
                 self.counters.queue_s += row.queue_s
                 self._rows.append(row)
@@ -379,7 +388,12 @@ class GenerationEngine:
             logits, proposed = logits[:, None], np.zeros((len(rows), 0), np.int64)
         likeliest = logits.argmax(axis=-1).tolist()
         for row, best, ahead, one in zip(rows, likeliest, proposed.tolist(), logits, strict=True):
-            kept = self._extend(row, best, ahead, one)
+            try:
+                kept = self._extend(row, best, ahead, one)
+            except Exception as error:  # noqa: BLE001  (what it asks is its own fault)
+                row.ended = True
+                self._fail_alone(row.request, error)
+                continue
             self.counters.output_tokens += len(kept)
             if self.draft is not None:
                 self.counters.draft_accepted += row.drafted.settle(ahead, kept)

@@ -37,6 +37,7 @@ SERVED_MODULES = (
     "serving/generation/prompt_scores.py",
     "serving/generation/sampler.py",
     "serving/generation/text.py",
+    "serving/generation/triton_metrics.py",
 )
 """What `triton_model.py` imports of the harness, directly or over others."""
 _PACKAGES = ("", "types", "tasks", "tasks/generation", "serving", "serving/generation")

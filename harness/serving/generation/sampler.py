@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.tasks.generation.rules import RuledAnswer
+from harness.tasks.generation.rules import RuledAnswer, with_logits
 from harness.types.generation import SamplingParameters
 
 Logits = NDArray[np.float32]
@@ -27,7 +27,7 @@ class Sampler:
 
         Args:
             parameters: of the request.
-            end_tokens: of the model: not chosen before `min_tokens`.
+            end_tokens: of the model: not chosen before `min_tokens`, unless rules force one.
             rules: of the checkpoint, where it has some; told each token that was chosen.
         """
         self._parameters = parameters
@@ -53,11 +53,12 @@ class Sampler:
             logits: of every token, (vocabulary,); they are not changed.
             chosen: tokens that the answer has already.
         """
+        is_forced = self.rules is not None and self.rules.is_forced
         if self.rules is not None:
             logits = self.rules.shaped(logits)
-        if chosen < self._parameters.min_tokens and self._end_tokens:
+        if chosen < self._parameters.min_tokens and not is_forced:
             logits = logits.copy()
-            logits[self._end_tokens] = -np.inf
+            logits[with_logits(self._end_tokens, logits)] = -np.inf
         if self.is_greedy:
             return int(logits.argmax())
         tokens, probabilities = distribution(logits, self._parameters)

@@ -46,10 +46,9 @@ class PieceDecoder:
         self._context, self._given = self._given, len(self._tokens)
         return now[len(before) :]
 
-    def flush(self) -> str:
-        """What is left at the end, unfinished characters as replacement characters."""
+    def left(self) -> str:
+        """What would be left at an end here, unfinished characters as replacement characters."""
         before, now = self._texts()
-        self._context, self._given = self._given, len(self._tokens)
         return now[len(before) :]
 
     def _texts(self) -> tuple[str, str]:
@@ -94,12 +93,10 @@ class AnswerText:
         if name is None:
             self._held += self._pieces.push(token)
         else:
-            self._held += self._pieces.flush()
-            self._hidden.append((len(self._held), len(self._held) + len(name)))
-            self._held += name
+            self._hide(name)
         if self._tokens < self._min_tokens:
             return self._give(len(self._held))
-        found = self._found()
+        found = self._found(self._held)
         if found is not None:
             self.stopped = True
             return self._give(found)
@@ -109,15 +106,29 @@ class AnswerText:
         """What was held back, at an end that no stop string brought."""
         if self.stopped:
             return ""
-        self._held += self._pieces.flush()
-        found = self._found() if self._tokens >= self._min_tokens else None
+        self._held += self._pieces.left()
+        found = self._found(self._held)
         if found is not None:
             self.stopped = True
             return self._give(found)
         return self._give(len(self._held))
 
-    def _found(self) -> int | None:
-        places = [place for place in map(self._held.find, self._stop) if place >= 0]
+    def _hide(self, name: str) -> None:
+        """Put a special token's name behind the text; half a character before it may still go on.
+
+        To the decoder there are no special tokens: what is text stands side by side.
+        """
+        left = self._pieces.left()
+        if left and self._found(self._held + left + name) is not None:
+            self._held += left  # the answer ends here, so it goes on no more
+        self._hidden.append((len(self._held), len(self._held) + len(name)))
+        self._held += name
+
+    def _found(self, text: str) -> int | None:
+        """Where the first stop string begins, if any counts yet and is there."""
+        if self._tokens < self._min_tokens:
+            return None
+        places = [place for place in map(text.find, self._stop) if place >= 0]
         return min(places, default=None)
 
     def _possible(self) -> int:

@@ -9,6 +9,7 @@ steps. A third sends, because handing a response to Triton takes a while in whic
 be computed; it also asks Triton who went away, and reports the metrics.
 """
 
+import contextlib
 import json
 import queue
 import threading
@@ -27,6 +28,7 @@ from harness.serving.generation.decoder import SlotDecoder
 from harness.serving.generation.draft import Draft
 from harness.serving.generation.encoder_decoder import SourcedDecoder, open_decoder
 from harness.serving.generation.engine import GenerationEngine
+from harness.serving.generation.triton_metrics import TritonMetrics
 from harness.types import generation as names
 from harness.types.generation import (
     FinishReason,
@@ -38,24 +40,6 @@ from harness.types.generation import (
 _LOOK_INTERVAL_S = 0.05
 """Between two looks at who went away."""
 _REPORT_INTERVAL_S = 0.2
-_METRICS = {
-    "generation_queued": ("queued", "Requests that wait for a slot now"),
-    "generation_running": ("running", "Requests that hold a slot now"),
-    "generation_prompt_tokens_total": ("prompt_tokens", "Tokens of prompts that were read"),
-    "generation_output_tokens_total": ("output_tokens", "Tokens that were written"),
-    "generation_finished_total": ("finished", "Requests that were answered to their end"),
-    "generation_cancelled_total": ("cancelled", "Requests whose client went away"),
-    "generation_rejected_total": ("rejected", "Requests that were not taken"),
-    "generation_prefill_steps_total": ("read_steps", "Steps that read prompts"),
-    "generation_decode_steps_total": ("write_steps", "Steps that wrote a token for every row"),
-    "generation_prefill_seconds_total": ("read_s", "Time in which prompts were read"),
-    "generation_decode_seconds_total": ("write_s", "Time in which tokens were written"),
-    "generation_queue_seconds_total": ("queue_s", "Time that requests waited for a slot"),
-    "generation_draft_seconds_total": ("draft_s", "Time in which a draft proposed tokens"),
-    "generation_draft_tokens_total": ("draft_tokens", "Tokens that a draft proposed"),
-    "generation_draft_accepted_total": ("draft_accepted", "Of these, those that are in answers"),
-}
-"""Name on the metrics page: field of the engine's counters, and what it says."""
 
 
 @dataclass
@@ -93,6 +77,7 @@ class TritonPythonModel:
         self._tokenizer = Tokenizer.from_file(str(folder / names.TOKENIZER_FILE))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = settings.split_special_tokens
         specials = {
             number: token.content
             for number, token in self._tokenizer.get_added_tokens_decoder().items()
@@ -112,7 +97,7 @@ class TritonPythonModel:
         self._ending = False
         self._streams: dict[int, _Stream] = {}
         self._pieces: queue.SimpleQueue[tuple[_Stream, Piece]] = queue.SimpleQueue()
-        self._metrics = _Metrics(args["model_name"])
+        self._metrics = TritonMetrics(args["model_name"])
         self._threads = [
             threading.Thread(target=work, name=name, daemon=True)
             for name, work in (("steps", self._run_steps), ("responses", self._send_pieces))
@@ -128,13 +113,13 @@ class TritonPythonModel:
                 self._take(request, sender)
             except RejectedRequestError as error:
                 codes = pb_utils.TritonError
-                _refuse(
-                    sender, str(error), codes.UNAVAILABLE if error.is_busy else codes.INVALID_ARG
-                )
+                code = codes.UNAVAILABLE if error.is_busy else codes.INVALID_ARG
+                self._try(_refuse, sender, str(error), code)
             except ParameterError as error:
-                _refuse(sender, str(error), pb_utils.TritonError.INVALID_ARG)
+                self._try(_refuse, sender, str(error), pb_utils.TritonError.INVALID_ARG)
             except Exception as error:  # noqa: BLE001  (whatever it is, the client is told it)
-                _refuse(sender, f"{type(error).__name__}: {error}", pb_utils.TritonError.INTERNAL)
+                told = f"{type(error).__name__}: {error}"
+                self._try(_refuse, sender, told, pb_utils.TritonError.INTERNAL)
 
     def finalize(self) -> None:
         """End the threads; what is in flight is cancelled."""
@@ -162,8 +147,9 @@ class TritonPythonModel:
                 )
             )
         except RejectedRequestError:
-            del self._streams[id(stream)]
-            raise
+            # One that a failed step has told of itself already is told nothing more.
+            if self._streams.pop(id(stream), None) is not None:
+                raise
 
     def _prompt(self, inputs: Mapping[str, Any]) -> list[int]:
         tokens = inputs.get(names.INPUT_IDS)
@@ -186,21 +172,25 @@ class TritonPythonModel:
 
     def _run_steps(self) -> None:
         while not self._ending:
-            if not self._engine.wait(_REPORT_INTERVAL_S):
-                continue
-            try:
-                self._engine.step()
-            except Exception as error:  # noqa: BLE001  (clients are told, and the others served)
-                pb_utils.Logger.log_error(f"a step failed: {type(error).__name__}: {error}")
-                self._give_up(f"a step failed: {type(error).__name__}: {error}")
-        self._engine.step()  # cancels what is in flight
+            if self._engine.wait(_REPORT_INTERVAL_S):
+                self._step()
+        self._step()  # cancels what is in flight
+
+    def _step(self) -> None:
+        """One step; where it fails, all in flight are told, and whoever comes next is served."""
+        try:
+            self._engine.step()
+        except Exception as error:  # noqa: BLE001  (whatever it is, the clients are told it)
+            reason = f"a step failed: {type(error).__name__}: {error}"
+            _log(reason)
+            self._give_up(reason)
 
     def _give_up(self, reason: str) -> None:
         self._engine.fail()
         for key in list(self._streams):
             stream = self._streams.pop(key, None)
             if stream is not None:
-                _refuse(stream.sender, reason, pb_utils.TritonError.INTERNAL)
+                self._try(_refuse, stream.sender, reason, pb_utils.TritonError.INTERNAL)
 
     def _send_pieces(self) -> None:
         reported = 0.0
@@ -210,34 +200,49 @@ class TritonPythonModel:
             except queue.Empty:
                 pass
             else:
-                self._try(self._send, stream, piece)
+                if not self._try(self._send, stream, piece):
+                    self._leave(stream)
             now = time.monotonic()
             self._try(self._look_who_left, now)
             if now - reported > _REPORT_INTERVAL_S:
                 reported = now
                 self._try(self._metrics.report, self._engine.counters)
+        self._try(self._metrics.report, self._engine.counters)  # nothing runs or waits any more
 
-    def _try(self, what: Callable[..., None], *arguments: Any) -> None:
-        """Do it for one client; the others are served whatever becomes of it."""
+    def _try(self, what: Callable[..., None], *arguments: Any) -> bool:
+        """Do it for one client, the others are served whatever becomes of it; whether it was."""
         try:
             what(*arguments)
         except Exception as error:  # noqa: BLE001  (Triton's own, which have no common base)
-            pb_utils.Logger.log_error(f"a response failed: {type(error).__name__}: {error}")
+            _log(f"a response failed: {type(error).__name__}: {error}")
+            return False
+        return True
+
+    def _leave(self, stream: _Stream) -> None:
+        """End a stream of which a response was lost: what came behind it would be another text."""
+        stream.is_cancelled = True
+        if self._streams.pop(id(stream), None) is not None:
+            told = "a response failed; the server's log says why"
+            self._try(_refuse, stream.sender, told, pb_utils.TritonError.INTERNAL)
 
     def _send(self, stream: _Stream, piece: Piece) -> None:
         if id(stream) not in self._streams:
             return  # it was told of a failure
+        if piece.error:
+            del self._streams[id(stream)]
+            _refuse(stream.sender, piece.error, pb_utils.TritonError.INTERNAL)
+            return
         is_last = piece.reason is not FinishReason.NONE
         if not stream.streamed:
             stream.kept.append(piece)
             if not is_last:
                 return
             piece = _joined(stream.kept)
-        if is_last:
-            del self._streams[id(stream)]
         flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if is_last else 0
         stream.sender.send(_response(stream, piece), flags=flags)
         stream.prefix = ""
+        if is_last:
+            self._streams.pop(id(stream), None)
 
     def _look_who_left(self, now: float) -> None:
         """Ask Triton; each question is a round trip, so not at every step."""
@@ -245,32 +250,6 @@ class TritonPythonModel:
             if now - stream.looked_s > _LOOK_INTERVAL_S and not stream.is_cancelled:
                 stream.looked_s = now
                 stream.is_cancelled = stream.sender.is_cancelled()
-
-
-class _Metrics:
-    """The engine's counters on Triton's metrics page."""
-
-    def __init__(self, model: str) -> None:
-        self._metrics = {}
-        for name, (counter, description) in _METRICS.items():
-            grows = name.endswith("_total")
-            kind = pb_utils.MetricFamily.COUNTER if grows else pb_utils.MetricFamily.GAUGE
-            family = pb_utils.MetricFamily(name=name, description=description, kind=kind)
-            self._metrics[counter] = (family, family.Metric(labels={"model": model}), grows)
-        self._reported: dict[str, float] = dict.fromkeys(self._metrics, 0.0)
-
-    def report(self, counters: Any) -> None:
-        """Set the gauges, and add to the counters what is new."""
-        for counter, (_, metric, grows) in self._metrics.items():
-            value = float(getattr(counters, counter))
-            difference = value - self._reported[counter]
-            if not difference:
-                continue
-            self._reported[counter] = value
-            if grows:
-                metric.increment(difference)
-            else:
-                metric.set(value)
 
 
 _EXCLUDE = names.EXCLUDE_INPUT_IN_OUTPUT
@@ -337,6 +316,12 @@ def _response(stream: _Stream, piece: Piece) -> Any:
         values |= {names.PROMPT_LOGPROBS: lambda: logprobs, names.PROMPT_RANKS: lambda: ranks}
     tensors = [pb_utils.Tensor(name, values[name]()) for name in stream.outputs if name in values]
     return pb_utils.InferenceResponse(tensors)
+
+
+def _log(message: str) -> None:
+    """Tell Triton's log; a thread that cannot goes on all the same."""
+    with contextlib.suppress(Exception):
+        pb_utils.Logger.log_error(message)
 
 
 def _refuse(sender: Any, message: str, code: Any) -> None:

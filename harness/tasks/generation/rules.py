@@ -6,7 +6,7 @@ Runs in the server's environment too: numpy alone.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,11 @@ class RuledAnswer:
         """Whether the next token is the last, and the end token because of that."""
         return self._rules.forced_last is not None and self.written == self._most - 1
 
+    @property
+    def is_forced(self) -> bool:
+        """Whether the next token is told, whatever the logits are."""
+        return self._forced() is not None
+
     def push(self, token: int) -> None:
         """Take note of a token."""
         self._tokens.append(token)
@@ -78,7 +83,7 @@ class RuledAnswer:
         shaped = logits.copy()
         if self._rules.repetition_penalty != 1.0:
             _penalise(shaped, self._tokens, self._rules.repetition_penalty)
-        shaped[self._banned()] = -np.inf
+        shaped[with_logits(self._banned(), shaped)] = -np.inf
         return shaped
 
     def _forced(self) -> int | None:
@@ -102,6 +107,11 @@ class RuledAnswer:
 
     def _last(self, count: int) -> tuple[int, ...]:
         return tuple(self._tokens[-count:]) if count else ()
+
+
+def with_logits(tokens: Iterable[int], logits: Logits) -> list[int]:
+    """Those of some tokens that the model can choose; a checkpoint may name others too."""
+    return [token for token in tokens if 0 <= token < len(logits)]
 
 
 def _grams(tokens: Sequence[int], size: int) -> Grams:

@@ -360,6 +360,34 @@ def test_a_seed_draws_the_same_alone_and_beside_others():
     assert drawn(0) != written_alone([3, 5], 12)
 
 
+class Unwritable(Letters):
+    """Fails at one token."""
+
+    def decode(self, ids, skip_special_tokens=True):
+        if 9 in ids:
+            raise OverflowError("nine")
+        return super().decode(ids)
+
+
+def test_an_answer_that_fails_ends_alone():
+    """At its first token or a later one; also where it cannot even begin."""
+    engine = make_engine(SummingModel(slots=4))
+    engine.tokenizer = Unwritable()
+    # Behind 3 3 comes 9; and no array holds so large a token.
+    clients = [Client([3, 3]), Client([3]), Client([7], max_tokens=9), Client([8], max_tokens=9)]
+    huge = Client([8])
+    for client in clients:
+        engine.submit(client.request)
+    engine._queue.appendleft((QueuedRequest([2**70], huge.parameters, huge.pieces.append), 0.0))
+    run(engine)
+    assert all("the answer failed: " in one.pieces[-1].error for one in (*clients[:2], huge))
+    assert clients[0].pieces[-1].error.endswith("OverflowError: nine")
+    for client in clients[2:]:
+        assert (client.tokens, client.reason) == (written_alone(client.prompt, 9), "length")
+        assert not any(piece.error for piece in client.pieces)
+    assert (engine.counters.running, engine.counters.finished) == (0, 2)
+
+
 def test_what_is_in_flight_is_known_when_a_step_fails():
     engine = make_engine(SummingModel(slots=1))
     clients = [Client([1]), Client([2])]

@@ -12,7 +12,8 @@ from transformers import (
 )
 
 from harness.serving.generation.sampler import Sampler, distribution
-from harness.types.generation import SamplingParameters
+from harness.tasks.generation.rules import RuledAnswer
+from harness.types.generation import AnswerRules, SamplingParameters
 
 
 def logits_of(seed, size=50):
@@ -99,6 +100,27 @@ def test_no_end_token_before_min_tokens(temperature):
     assert 1 not in {sampler.choose(logits, chosen) for chosen in (0, 1)}
     assert sampler.choose(logits, 2) == 1
     assert logits[1] == 30.0
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("rules", [None, AnswerRules(repetition_penalty=1.3, banned=(9, -1))])
+def test_tokens_that_the_model_has_not_fail_nobody(temperature, rules):
+    """A failure here would be one of a step; and a token below 0 is not one from the end."""
+    parameters = SamplingParameters(max_tokens=4, temperature=temperature, min_tokens=2, seed=0)
+    ruled = rules and RuledAnswer(rules, begun=[0], source=[], end_tokens=(50256,), most=4)
+    sampler = Sampler(parameters, (50256, -1, 1), ruled)
+    assert sampler.choose(np.array([0.0, 60.0, 30.0], np.float32), 0) == 2
+
+
+def test_a_forced_last_token_comes_even_before_min_tokens():
+    """As `generate()` does it: `forced_eos_token_id` is done to logits behind least lengths."""
+    rules = AnswerRules(forced_last=1)
+    ruled = RuledAnswer(rules, begun=[0], source=[], end_tokens=(1,), most=2)
+    sampler = Sampler(SamplingParameters(max_tokens=2, min_tokens=2), (1,), ruled)
+    logits = np.array([0.0, 30.0, 1.0], np.float32)
+    assert sampler.choose(logits, 0) == 2
+    ruled.push(2)
+    assert sampler.choose(logits, 1) == 1
 
 
 def test_equal_logits_are_drawn_from_in_the_order_of_tokens():

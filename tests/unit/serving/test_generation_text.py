@@ -19,6 +19,7 @@ def metaspace():
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
+    tokenizer.add_special_tokens(["<x>", "</s>"])
     return tokenizer
 
 
@@ -26,7 +27,30 @@ def word_pieces():
     pieces = {"[UNK]": 0, "play": 1, "##ing": 2, "cat": 3, ",": 4}
     tokenizer = Tokenizer(models.WordPiece(pieces, unk_token="[UNK]"))
     tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens(["[SEP]"])
     return tokenizer
+
+
+def byte_pieces():
+    """Llama's way: a character that is no piece of its own is bytes, and a space is the word's."""
+    pieces = {"<unk>": 0, "▁the": 1, "s": 2, "▁": 3}
+    pieces |= {f"<0x{byte:02X}>": len(pieces) + place for place, byte in enumerate("🚀é".encode())}
+    tokenizer = Tokenizer(models.BPE(pieces, [], unk_token="<unk>", byte_fallback=True))
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1),
+        ]
+    )
+    tokenizer.add_special_tokens(["<s>", "<x>"])
+    return tokenizer
+
+
+def specials_of(tokenizer):
+    added = tokenizer.get_added_tokens_decoder().items()
+    return {number: token.content for number, token in added if token.special}
 
 
 def answer(tokens, stop=(), tokenizer=BYTES, specials=None, min_tokens=0):
@@ -49,7 +73,7 @@ def tokens_of(text):
 def test_pieces_together_are_the_text(text):
     decoder = PieceDecoder(BYTES)
     pieces = [decoder.push(token) for token in tokens_of(text)]
-    assert "".join(pieces) + decoder.flush() == text
+    assert "".join(pieces) + decoder.left() == text
     assert not any("\ufffd" in piece for piece in pieces) or "\ufffd" in text
 
 
@@ -58,7 +82,7 @@ def test_pieces_of_any_tokens_are_what_all_tokens_decode_to(tokens):
     """Bytes that are no text too: a model may write anything."""
     decoder = PieceDecoder(BYTES)
     pieces = [decoder.push(token) for token in tokens]
-    assert "".join(pieces) + decoder.flush() == BYTES.decode(tokens, skip_special_tokens=False)
+    assert "".join(pieces) + decoder.left() == BYTES.decode(tokens, skip_special_tokens=False)
 
 
 @pytest.mark.parametrize("tokenizer", [metaspace(), word_pieces()])
@@ -66,7 +90,37 @@ def test_pieces_of_any_tokens_are_what_all_tokens_decode_to(tokens):
 def test_what_a_token_looks_like_depends_on_the_one_before(tokenizer, tokens):
     decoder = PieceDecoder(tokenizer)
     pieces = [decoder.push(token) for token in tokens]
-    assert "".join(pieces) + decoder.flush() == tokenizer.decode(tokens)
+    assert "".join(pieces) + decoder.left() == tokenizer.decode(tokens)
+
+
+@pytest.mark.parametrize("tokenizer", [metaspace(), word_pieces(), byte_pieces(), BYTES])
+@given(some.data())
+def test_special_tokens_anywhere_leave_the_text_that_the_library_makes(tokenizer, data):
+    """First, last, in the middle, one behind the other, and between a character's bytes."""
+    specials = specials_of(tokenizer)
+    last = tokenizer.get_vocab_size() - 1
+    token = some.one_of(some.integers(1, last), some.sampled_from(sorted(specials)))
+    tokens = data.draw(some.lists(token, min_size=1, max_size=16))
+    for stop in ((), ("a stop that never comes <x>",)):
+        pieces, stopped = answer(tokens, stop, tokenizer, specials)
+        assert ("".join(pieces), stopped) == (tokenizer.decode(tokens), False)
+
+
+def test_a_word_behind_a_special_token_keeps_its_space():
+    tokenizer = metaspace()
+    mark = tokenizer.token_to_id("<x>")
+    pieces, _ = answer([1, 2, mark, 2, 1], tokenizer=tokenizer, specials=specials_of(tokenizer))
+    assert "".join(pieces) == "the cat cat the"
+
+
+def test_half_a_character_before_the_special_token_that_stops_is_told():
+    rocket = [BYTES.token_to_id(one) for one in ("ð", "Ł", "ļ", "Ģ")]
+    end = BYTES.token_to_id("<|begin|>")
+    tokens, specials = [*rocket, *rocket[:2], end, *rocket[2:]], {end: "<|begin|>"}
+    pieces, stopped = answer(tokens, ["<|begin|>"], specials=specials)
+    assert ("".join(pieces), stopped) == ("🚀\ufffd", True)
+    pieces, stopped = answer(tokens, ["<|begin|>"], specials=specials, min_tokens=len(tokens))
+    assert ("".join(pieces), stopped) == ("🚀🚀", False)
 
 
 def test_a_character_is_given_out_when_it_is_whole():

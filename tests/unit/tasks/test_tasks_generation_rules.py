@@ -58,6 +58,7 @@ def library(asked):
         {"min_new_tokens": 4},
         {"forced_bos_token_id": 8, "forced_eos_token_id": END},
         {"suppress_tokens": [6, 7], "begin_suppress_tokens": [3]},
+        {"suppress_tokens": [6, WORDS + 5, -1], "begin_suppress_tokens": [-2, WORDS]},
         {"begin_suppress_tokens": [3, 4], "forced_bos_token_id": 8},
         {"bad_words_ids": [[9], [END]]},
         {"forced_bos_token_id": 8, "no_repeat_ngram_size": 2, "min_length": 6},
