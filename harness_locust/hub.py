@@ -50,6 +50,8 @@ WORKERS_PER_BEAT = 250
 GONE_AFTER_S = 4.0
 """Seconds without any word from a worker, after which it counts as gone."""
 FORGOTTEN_AFTER_S = 300.0
+FAREWELL_S = 0.1
+"""For what a worker sent before its connection ended."""
 FIRST_QUESTIONS = 8
 """Questions to a worker's clock, one after the other, before it counts as joined: the fastest
 answer tells most."""
@@ -111,7 +113,7 @@ class LoadHub:
         for name, take in takers.items():
             runner.register_message(f"harness_{name}", partial(self._hear, take))
         server: Any = runner.server  # a GuardedServer
-        server.on_end = lambda key: self._lose(key, "its connection ended")
+        server.on_end = self._on_end
         gevent.spawn(self._beat)
 
     def give(self, key: str, load: str, order: Order, files: Sequence[SentFile] = ()) -> None:
@@ -233,6 +235,10 @@ class LoadHub:
         server.forget(key)
         quits: Any = Message("quit", None, key)  # type: ignore[no-untyped-call]  # Locust's
         self._runner.handle_message(key, quits)
+
+    def _on_end(self, key: str) -> None:
+        """A connection ended: what came before, a farewell perhaps, is read first."""
+        gevent.spawn_later(FAREWELL_S, self._lose, key, "its connection ended")
 
     def _lose(self, key: str, why: str) -> None:
         worker = self.workers.get(key)

@@ -305,8 +305,7 @@ def _counts_disagree(load: LoadResult, server: ServerMetrics, workload: Workload
     """
     if server.requests is None or not load.completed:
         return
-    rate_per_s = load.completed / load.duration_s if load.duration_s > 0 else 0.0
-    slack = COUNT_TOLERANCE * load.completed + COUNT_SKEW_S * rate_per_s
+    slack = COUNT_TOLERANCE * load.completed + COUNT_SKEW_S * load.busiest_per_s
     slack += min(workload.concurrency, load.completed) if _is_closed(workload) else 1
     slack += server.requests_uncertainty
     numbers = f"Triton answered {count(server.requests)} requests, the load generator saw"

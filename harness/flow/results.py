@@ -267,9 +267,9 @@ def allowing_for_lateness(server: ServerMetrics, load: LoadResult, late_s: float
     What every reading misses the edges by is tolerated anyway.
     """
     beyond_s = late_s - COUNT_SKEW_S
-    if beyond_s <= 0 or server.requests is None or load.duration_s <= 0:
+    if beyond_s <= 0 or server.requests is None:
         return server
-    unsure = math.ceil(beyond_s * load.completed / load.duration_s)
+    unsure = math.ceil(beyond_s * load.busiest_per_s)
     return dataclasses.replace(server, requests_uncertainty=server.requests_uncertainty + unsure)
 
 

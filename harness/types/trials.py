@@ -101,10 +101,24 @@ class LoadResult:
     @property
     def window(self) -> tuple[TimeSlice, ...]:
         """The slices of the measured window."""
+        return self._window(beside=0)
+
+    def _window(self, beside: int) -> tuple[TimeSlice, ...]:
+        """The slices of the measured window, and so many before and behind it."""
         slice_ns = self.slice_s * 1e9
-        first = round((self.window_start_ns - self.start_ns) / slice_ns)
-        last = round((self.window_end_ns - self.start_ns) / slice_ns)
+        first = round((self.window_start_ns - self.start_ns) / slice_ns) - beside
+        last = round((self.window_end_ns - self.start_ns) / slice_ns) + beside
         return tuple(one for one in self.slices if first <= one.index < last)
+
+    @property
+    def busiest_per_s(self) -> float:
+        """Successes per second in the busiest slice of the window or beside it.
+
+        An instant that is off by a time may add or lack so many: after a standstill requests come
+        in bursts, and the mean rate says little of what lies at an edge.
+        """
+        most = max((one.completed for one in self._window(beside=1)), default=0)
+        return most / self.slice_s
 
     @property
     def completed(self) -> int:

@@ -378,3 +378,13 @@ def test_the_warm_up_that_was_missing_is_half_a_second_and_twice_the_slow_start(
 def test_a_load_that_is_not_whole_decides_nothing_and_names_who_did_not_tell():
     said = "2 of 40 reports of load generator 1 did not arrive: what it saw is not counted"
     assert judge(dataclasses.replace(HEALTHY, troubles=(said,))) == (False, said)
+
+
+@pytest.mark.parametrize(("answered", "disagree"), [(900, False), (800, False), (700, True)])
+def test_an_edge_that_a_burst_lies_at_may_hold_as_many_as_the_burst(answered, disagree):
+    """After a standstill 90 requests end in each of five slices of 50 ms, 1,800 a second."""
+    bursts = [90] * 5 + [0] * (SLICES - 5)
+    uneven = load(lambda index: {"requests": bursts[index] if index >= 0 else 25})
+    server = dataclasses.replace(SERVER, requests=answered - 450)
+    _, reason = judge(uneven, server=server, workload=dataclasses.replace(CLOSED, concurrency=4))
+    assert ("counts are missing" in reason) is disagree
