@@ -275,7 +275,7 @@ class WorkerFleet:
         return [
             key
             for key, state in list(self._participants.items())
-            if state.drained and not state.records_kept and not self._is_given_up(key)
+            if state.drained and not (state.records_kept or state.failed or self._is_given_up(key))
         ]
 
     def _silent(self) -> list[str]:
