@@ -99,7 +99,7 @@ def tokens_of(run: StoredRun, folder: Path) -> dict[str, float]:
     mixed = {one.trial.variant for one in run.trials if one.trial.workload.length_mix}
     found: dict[str, float] = {}
     for variant in run.variants:
-        answers = sorted((folder / "payloads").glob(f"*-{variant.sha256[:12]}-*.answers.npz"))
+        answers = sorted((folder / "payloads").glob(f"*-{variant.hex_digest[:12]}-*.answers.npz"))
         pools = {path.name.partition("-")[0] for path in answers}
         if len(pools) == 1 and variant.name not in mixed:
             tokens = _tokens_per_row(folder / "payloads" / f"{pools.pop()}.npz")

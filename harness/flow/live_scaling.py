@@ -100,7 +100,7 @@ def scale_live(
     """
     run = read_run(folder)
     asked = replace(question, trace=squeezed(question.trace, length_s))
-    candidate, _, _ = checked(run, asked)
+    candidate, *_ = checked(run, asked)
     variant = _variant(run, folder, candidate.variant, repository)
     if family_of(variant.task).writes:
         raise UsageError(
@@ -200,7 +200,7 @@ def _policy_of(plan: AutoscalePlan) -> Policy:
 
 def _payloads(folder: Path, variant: ModelVariant) -> Path:
     """What the run sent to a variant, which its known answers name; else the repository's own."""
-    answers = sorted((folder / "payloads").glob(f"*-{variant.sha256[:12]}-*.answers.npz"))
+    answers = sorted((folder / "payloads").glob(f"*-{variant.hex_digest[:12]}-*.answers.npz"))
     sent = [one.with_name(f"{one.name.split('-')[0]}.npz") for one in answers]
     return next((one for one in sent if one.is_file()), variant.path / REPOSITORY_FILE)
 

@@ -40,7 +40,6 @@ from harness.load.requests.answers import TOLERANCE, make_known_answers, write_k
 from harness.load.requests.payloads import draw_workload, read_payloads
 from harness.planning.dialogue import after_longer_warm_up
 from harness.runs.folder import RunFolder
-from harness.serving.external.server import REMOTE_DIGEST
 from harness.study.clauses import request_bounds
 from harness.system.storage import utc_now
 from harness.telemetry.prometheus.readings import ScrapedReadings
@@ -77,11 +76,7 @@ def known_answers_file(
         ServerError: the server does not answer.
         DataError: it answers with NaN or infinity.
     """
-    drawn_by = (workload.seed, workload.client_batch_size, workload.batch_mix, workload.length_mix)
-    draw = hashlib.sha256(repr(drawn_by).encode()).hexdigest()[:8]
-    artefact = variant.sha256.removeprefix(REMOTE_DIGEST)[:12]
-    name = f"{payloads.stem}-{artefact}-{draw}.answers.npz"
-    path = payloads.with_name(name)
+    path = payloads.with_name(answers_name(payloads, variant, workload))
     if not path.is_file():
         drawn = draw_workload(read_payloads(payloads), workload)
         answers = make_known_answers(
@@ -91,6 +86,13 @@ def known_answers_file(
         )
         write_known_answers(path, answers, TOLERANCE[variant.precision])
     return path
+
+
+def answers_name(payloads: Path, variant: ModelVariant, workload: Workload) -> str:
+    """Name of the file of known answers: `POOL-ARTEFACT-DRAW.answers.npz`."""
+    drawn_by = (workload.seed, workload.client_batch_size, workload.batch_mix, workload.length_mix)
+    draw = hashlib.sha256(repr(drawn_by).encode()).hexdigest()[:8]
+    return f"{payloads.stem}-{variant.hex_digest[:12]}-{draw}.answers.npz"
 
 
 LATE_READING_S = 1.0

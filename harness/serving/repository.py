@@ -28,7 +28,10 @@ VERSION = 1
 WARMUP_FOLDER = "warmup"
 """Name that Triton prescribes, inside the model's folder."""
 
-ENGINE_CACHE = "/tmp/harness-engines"  # noqa: S108  (in the server's container)
+ENGINE_CACHE = "/tmp/harness-engines-{}"  # noqa: S108  (in the server's container)
+"""Folder of one artefact's engines. The provider makes no folder above it, and names the files in
+it by the graph's file, inputs and nodes, whatever the weights."""
+_DIGITS = 16
 WORKSPACE_BYTES = 2**30
 _BACKENDS = {ModelFormat.ONNX: "onnxruntime", ModelFormat.TENSORRT: "tensorrt"}
 _ITEM_BYTES = {
@@ -81,28 +84,27 @@ def model_config(variant: ModelVariant, serving: ServingConfig) -> pb.ModelConfi
             accelerator = config.optimization.execution_accelerators.gpu_execution_accelerator.add(
                 name=str(serving.accelerator)
             )
-            accelerator.parameters.update(
-                accelerator_parameters(serving.accelerator, variant.precision)
-            )
+            accelerator.parameters.update(accelerator_parameters(serving.accelerator, variant))
     if serving.response_cache:
         config.response_cache.enable = True
     _add_warmup(config, variant)
     return config
 
 
-def accelerator_parameters(accelerator: Accelerator, precision: Precision) -> dict[str, str]:
+def accelerator_parameters(accelerator: Accelerator, variant: ModelVariant) -> dict[str, str]:
     """What Triton's onnxruntime backend is told of a provider, beside its name.
 
     Engines are kept, as a sweep loads one model under many configurations: building one takes
-    minutes. The names are those of the backend's README, release 24.10.
+    minutes. Each artefact has a folder of its own, so that no model is served with the engine of
+    another. The names are those of the backend's README, release 24.10.
     """
     if accelerator is not Accelerator.TENSORRT:
         return {}
     return {
-        "precision_mode": "FP16" if precision is Precision.FP16 else "FP32",
+        "precision_mode": "FP16" if variant.precision is Precision.FP16 else "FP32",
         "max_workspace_size_bytes": str(WORKSPACE_BYTES),
         "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": ENGINE_CACHE,
+        "trt_engine_cache_path": ENGINE_CACHE.format(variant.hex_digest[:_DIGITS]),
     }
 
 

@@ -122,6 +122,14 @@ class ModelVariant:
         return bool(self.ensemble_of or self.routes_to or self.drafted_by)
 
     @property
+    def hex_digest(self) -> str:
+        """The artefact's digest without the `remote:` of models that only a server has.
+
+        Files and folders that are kept for an artefact have its beginning in their names.
+        """
+        return self.sha256.rpartition(":")[2]
+
+    @property
     def served_name(self) -> str:
         """The model's name on the server."""
         return self.served_as or self.name

@@ -1,17 +1,22 @@
 """`harness cost` on a run folder: what it prints, what it leaves, what it refuses."""
 
+import dataclasses
 import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 sys.path.append(str(Path(__file__).parent / "planning"))
 from cost_samples import STUDENT, TEACHER, result, variant
+from planning_samples import make_trial
 
 from harness.cli.main import run_command
+from harness.flow.costing import tokens_of
+from harness.flow.trial import answers_name
 from harness.report.cost.section import cost_section
 from harness.report.page import Documents, page_of
 from harness.runs.documents import read_document
@@ -19,6 +24,7 @@ from harness.runs.folder import RunFolder, read_run
 from harness.system.machine import cloud_instance
 from harness.types import Role
 from harness.types.costs import CostReport
+from tests.samples import sample_variant
 
 FORMER = Path(__file__).parents[1] / "former_run"
 
@@ -84,6 +90,19 @@ def test_tokens_are_those_of_the_requests_that_were_kept(run, prices, capsys):
     )
     assert student.tokens_per_inference == 2.5
     assert student.usd_per_million_tokens.value == pytest.approx(0.25 / 2.5)
+
+
+def test_tokens_are_counted_of_models_that_only_a_server_has(tmp_path):
+    """Their digest is marked `remote:`, which the names of kept files leave out."""
+    (tmp_path / "payloads").mkdir()
+    there = dataclasses.replace(sample_variant(), sha256=f"remote:{'cd' * 32}")
+    masks = {"0/attention_mask": np.array([[1, 1, 0], [1, 1, 1]])}
+    np.savez(tmp_path / "payloads" / "pool.npz", **masks)
+    pool = tmp_path / "payloads" / "pool.npz"
+    trial = make_trial(STUDENT)
+    (tmp_path / "payloads" / answers_name(pool, there, trial.workload)).touch()
+    found = tokens_of(SimpleNamespace(trials=(), variants=(there,)), tmp_path)
+    assert found == {there.name: 2.5}
 
 
 def test_an_estimate_is_marked(run, capsys):

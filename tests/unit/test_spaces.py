@@ -1,5 +1,7 @@
 """What a study's sweep is made of."""
 
+from dataclasses import replace
+
 import pytest
 
 from harness.errors import UsageError
@@ -18,7 +20,7 @@ from harness.types import (
     ServingConfig,
     ShapeKind,
 )
-from tests.samples import sample_study
+from tests.samples import sample_study, sample_variant
 
 
 def workloads_of(base=None, **traffic):
@@ -69,13 +71,15 @@ def test_an_external_model_gets_an_accelerator_as_one_of_our_own_does():
         },
     }
     asked = ServingConfig(instance_kind="gpu", accelerator=Accelerator.TENSORRT)
-    made = with_serving(owned, asked, Precision.FP16)["optimization"]["execution_accelerators"]
+    there = replace(sample_variant(), precision=Precision.FP16, sha256=f"remote:{'cd' * 32}")
+    made = with_serving(owned, asked, there)["optimization"]["execution_accelerators"]
     (one,) = made["gpu_execution_accelerator"]
-    told = accelerator_parameters(Accelerator.TENSORRT, Precision.FP16)
+    told = accelerator_parameters(Accelerator.TENSORRT, there)
     assert (one["name"], one["parameters"]) == ("tensorrt", told)
     assert told["precision_mode"] == "FP16"
+    assert told["trt_engine_cache_path"] == f"/tmp/harness-engines-{'cd' * 8}"
     assert made["cpu_execution_accelerator"] == [{"name": "openvino"}]
-    plain = with_serving(owned, ServingConfig(instance_kind="gpu"), Precision.FP16)
+    plain = with_serving(owned, ServingConfig(instance_kind="gpu"), there)
     assert plain["optimization"] == owned["optimization"]
 
 
@@ -92,21 +96,21 @@ def test_the_response_cache_is_off_unless_the_study_wants_it():
 
 def test_an_external_model_computes_its_answers_unless_the_study_wants_the_cache():
     owned = {"backend": "python", "response_cache": {"enable": True}}
-    assert "response_cache" not in with_serving(owned, ServingConfig(), Precision.FP32)
+    assert "response_cache" not in with_serving(owned, ServingConfig(), sample_variant())
     cached = ServingConfig(response_cache=True)
-    assert with_serving(owned, cached, Precision.FP32)["response_cache"] == {"enable": True}
-    assert with_serving({}, cached, Precision.FP32)["response_cache"] == {"enable": True}
+    assert with_serving(owned, cached, sample_variant())["response_cache"] == {"enable": True}
+    assert with_serving({}, cached, sample_variant())["response_cache"] == {"enable": True}
 
 
 def test_a_model_that_does_not_batch_is_left_so_in_a_sweep():
     owned = {"max_batch_size": 0, "instance_group": [{"count": 1, "kind": "KIND_CPU"}]}
     asked = ServingConfig(max_batch_size=8, queue_delay_us=500, instance_count=2)
-    made = with_serving(owned, asked, Precision.FP32)
+    made = with_serving(owned, asked, sample_variant())
     assert made == {
         "max_batch_size": 0,
         "instance_group": [{"count": 2, "kind": "KIND_CPU"}],
     }
-    assert with_serving({"backend": "python"}, asked, Precision.FP32).keys() == {
+    assert with_serving({"backend": "python"}, asked, sample_variant()).keys() == {
         "backend",
         "instance_group",
     }

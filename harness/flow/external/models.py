@@ -10,7 +10,7 @@ from typing import Any
 from harness.errors import ServerError
 from harness.serving.external.server import THREADS, ExternalServer
 from harness.serving.repository import accelerator_parameters
-from harness.types import Accelerator, ModelVariant, Precision, ServingConfig
+from harness.types import Accelerator, ModelVariant, ServingConfig
 
 _ONNX_RUNTIME = "onnxruntime"
 
@@ -40,7 +40,7 @@ class ExternalModels:
         """Load a variant under a serving configuration; all else stays as its owner wrote it."""
         name = variant.served_name
         self._touched[name] = True
-        config = with_serving(self._configs[name], serving, variant.precision)
+        config = with_serving(self._configs[name], serving, variant)
         self._server.load(name, json.dumps(config))
 
     def unload(self, variant: ModelVariant) -> None:
@@ -81,7 +81,7 @@ class ExternalModels:
 
 
 def with_serving(
-    config: Mapping[str, Any], serving: ServingConfig, precision: Precision
+    config: Mapping[str, Any], serving: ServingConfig, variant: ModelVariant
 ) -> dict[str, Any]:
     """A model's configuration, in protobuf's JSON mapping, under a serving configuration.
 
@@ -103,7 +103,7 @@ def with_serving(
         if serving.accelerator is not Accelerator.NONE:
             optimization = changed.setdefault("optimization", {})
             accelerators = optimization.setdefault("execution_accelerators", {})
-            told = accelerator_parameters(serving.accelerator, precision)
+            told = accelerator_parameters(serving.accelerator, variant)
             accelerators["gpu_execution_accelerator"] = [
                 {"name": str(serving.accelerator), "parameters": told}
             ]

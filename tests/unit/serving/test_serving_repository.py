@@ -112,6 +112,21 @@ def test_an_accelerator_of_graphs_is_named_as_the_backend_knows_it(variant, prec
     assert not plan.HasField("optimization")
 
 
+def test_no_artefact_is_served_with_the_engines_of_another(variant):
+    """The provider names an engine by file, inputs and nodes, which two students share."""
+    serving = replace(SERVING, instance_kind="gpu", accelerator=Accelerator.TENSORRT)
+
+    def folder(graph):
+        config = model_config(graph, serving)
+        (one,) = config.optimization.execution_accelerators.gpu_execution_accelerator
+        return Path(one.parameters["trt_engine_cache_path"])
+
+    exported_anew = replace(variant, sha256="1" * 64)
+    assert folder(variant) != folder(exported_anew)
+    assert folder(variant) == folder(replace(variant, name="the-same-file"))
+    assert folder(variant).parent == Path("/tmp")
+
+
 def test_warmup_runs_one_sample_at_batch_one_and_at_the_largest(variant):
     add_warmup(variant, 7)
     warmups = model_config(variant, SERVING).model_warmup
