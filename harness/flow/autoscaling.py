@@ -31,7 +31,8 @@ from harness.planning.capacity.judging import highest_rate, planned_clauses
 from harness.planning.capacity.model import CapacityModel
 from harness.planning.capacity.plan import Candidate, candidates_of
 from harness.planning.cost.catalogue import Catalogue
-from harness.planning.cost.scaling import machine_of, scaling_between
+from harness.planning.cost.costs import measured_machine
+from harness.planning.cost.scaling import is_external, ran_on_accelerator, scaling_between
 from harness.report.build import build_report
 from harness.runs.documents import write_document
 from harness.runs.folder import StoredRun, read_run
@@ -126,7 +127,7 @@ def autoscale_run(
     Raises:
         UsageError: nothing to simulate from, or a question that cannot be answered.
     """
-    candidate, slo, clauses = checked(run, question)
+    candidate, slo, clauses, pricing = checked(run, question)
     seed = question.seed if question.seed is not None else seed_of(run)
     progress(Progress("simulating", 0, 1, "one replica"))
     model = fit_capacity(
@@ -141,7 +142,6 @@ def autoscale_run(
     terms = _terms(run, question, candidate, model, sure)
     policies = tuple(policies_of(question.trace, terms, tables[0], clauses[0].bound_s, sure))
     draws = draws_for(question.trace, terms, len(policies))
-    pricing = _pricing(run, question, candidate)
     ground = Ground(
         question.trace,
         terms,
@@ -223,8 +223,8 @@ def _manifests(
 
 def checked(
     run: StoredRun, question: AutoscaleQuestion
-) -> tuple[Candidate, ServiceLevelObjective, tuple[LatencyClause, ...]]:
-    """What is scaled, for which objective, and its percentile clauses.
+) -> tuple[Candidate, ServiceLevelObjective, tuple[LatencyClause, ...], Pricing | None]:
+    """What is scaled, for which objective, its percentile clauses, and a replica's price.
 
     Raises:
         UsageError: a question that cannot be answered, whatever the simulation says.
@@ -232,7 +232,7 @@ def checked(
     _check(question)
     candidate = _candidate(run, question)
     slo = objective_for(run, question.slo, candidate.family)
-    return candidate, slo, clauses_of(slo)
+    return candidate, slo, clauses_of(slo), _pricing(run, question, candidate)
 
 
 def _check(question: AutoscaleQuestion) -> None:
@@ -319,9 +319,10 @@ def _pricing(run: StoredRun, question: AutoscaleQuestion, candidate: Candidate) 
     if asked_price is None:
         return None
     instance = asked_price.catalogue.named(asked_price.instance)
-    environment = run.manifest.get("environment") or {}
-    machine = machine_of(environment, asked_price.catalogue, asked_price.measured_on)
-    on_accelerator = candidate.serving.instance_kind == "gpu"
+    machine = measured_machine(run.manifest, asked_price.catalogue, asked_price.measured_on)
+    on_accelerator = ran_on_accelerator(
+        machine, candidate.serving.instance_kind, external=is_external(run.manifest)
+    )
     scaling = scaling_between(machine, instance, on_accelerator=on_accelerator)
     return Pricing(instance.name, instance.on_demand_usd_per_hour, scaling.factor, scaling.rule)
 

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from harness.cli.main import run_command
+from harness.flow import autoscaling
 from harness.flow.autoscaling import AutoscaleQuestion, autoscale_run
 from harness.flow.review.contributions import contributions_of
 from harness.planning.capacity.headroom import cold_start_seconds
@@ -157,6 +158,31 @@ def test_what_cannot_be_simulated_is_one_clear_line(folder, capsys, arguments, w
     assert words in said
     assert "next: " in said
     assert not (folder / "autoscale.json").exists()
+
+
+def test_a_replica_of_an_external_server_is_priced_by_the_machine_that_is_named(
+    tmp_path, measured, monkeypatch, capsys
+):
+    """What the manifest describes is the machine that sent the load."""
+    sender = {"usable_cores": 2, "gpus": [], "instance": "c7i.large"}
+    manifest = MANIFEST | {"environment": sender, "server": {"url": "http://there"}}
+    with RunFolder.create(tmp_path / "run", manifest) as run:
+        run.journal.add(replace(sample_variant("student", Role.STUDENT), family="family"))
+        run.journal.add(COLD)
+        for one in measured:
+            run.journal.add(one)
+    (tmp_path / "rates.csv").write_text(RATES)
+    priced = ["--measured-on", "g5.xlarge", "--instance", "g6.xlarge"]
+    assert command(tmp_path / "run", *priced) == 0
+    pricing = read_document(tmp_path / "run", "autoscale", AutoscalePlan).pricing
+    assert (pricing.instance, pricing.is_estimate) == ("g6.xlarge", True)
+    assert pricing.rule.startswith("estimate from g5.xlarge: 1 A10G to 1 L4")
+    monkeypatch.setattr(autoscaling, "fit_capacity", None)  # refused before it is needed
+    capsys.readouterr()
+    assert command(tmp_path / "run", "--instance", "g6.xlarge") == 2
+    said = capsys.readouterr().err
+    assert "the run measured an external server" in said
+    assert "--measured-on" in said
 
 
 def test_where_no_live_run_was_interrupted_there_is_none_to_go_on_with(folder, capsys):

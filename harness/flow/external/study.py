@@ -209,7 +209,10 @@ def _quietly() -> Iterator[None]:
 
 
 def narrowed(study: Study, protocol: WireProtocol, instance_kind: str) -> Study:
-    """The study with the protocol that the address speaks, and the server's kind of instance."""
+    """The study with the protocol that the address speaks, and the server's kind of instance.
+
+    Of a priced study that kind's price is kept.
+    """
     protocols = {"protocols": [protocol]}
     kind = {"instance_kind": instance_kind}
 
@@ -221,7 +224,12 @@ def narrowed(study: Study, protocol: WireProtocol, instance_kind: str) -> Study:
             changed["serving"] = part.serving.model_copy(update=kind)
         return part.model_copy(update=changed)
 
-    return own(study).model_copy(update={"families": [own(family) for family in study.families]})
+    whole: dict[str, Any] = {"families": [own(family) for family in study.families]}
+    if study.cost is not None:
+        prices = study.cost.pricing.items()
+        pricing = {one: price for one, price in prices if one == instance_kind}
+        whole["cost"] = study.cost.model_copy(update={"pricing": pricing})
+    return own(study).model_copy(update=whole)
 
 
 def _notes(

@@ -18,6 +18,7 @@ from harness.flow.served_pair import study_of
 from harness.flow.spaces import serving_configs, workloads
 from harness.planning.cost.catalogue import Catalogue
 from harness.planning.cost.costs import judged_candidates, measured_machine
+from harness.planning.cost.scaling import is_external
 from harness.planning.dialogue import after_longer_warm_up
 from harness.planning.offline.asked import check_terms
 from harness.planning.offline.curve import curve_of, judged
@@ -118,7 +119,7 @@ def _asked(folder: Path, run: StoredRun, question: BatchQuestion) -> OfflineQues
     for one in instances:
         one.usd_per_hour(spot=question.spot)
     machine = MeasuredMachine("", 0, "", 0)
-    if instances or question.measured_on or "server" not in run.manifest:
+    if instances or question.measured_on or not is_external(run.manifest):
         machine = measured_machine(run.manifest, question.catalogue, question.measured_on)
     if not instances and machine.instance:
         instances = (question.catalogue.named(machine.instance),)

@@ -23,7 +23,9 @@ from harness.planning.cost.money import (
 from harness.planning.cost.rates import MeasuredRun, SustainedRate, WithoutRate, sustained_rate
 from harness.planning.cost.scaling import (
     InstanceScaling,
+    is_external,
     machine_of,
+    ran_on_accelerator,
     scaling_between,
 )
 from harness.types import ModelVariant, Role, ServiceLevelObjective
@@ -79,8 +81,8 @@ def costs_of(
             a run on somebody else's server without the machine's name.
     """
     _check_numbers(question)
-    environment = run.manifest.get("environment", {})
     machine = measured_machine(run.manifest, catalogue, question.measured_on)
+    external = is_external(run.manifest)
     named = [catalogue.named(one) for one in question.instances]
     for one in named:
         one.usd_per_hour(spot=question.spot)
@@ -92,12 +94,15 @@ def costs_of(
         if isinstance(rate, WithoutRate):
             unpriced.append(Unpriced(variant.family, variant.name, "", rate.reason, rate.next_step))
             continue
-        comparable = named or _comparable(catalogue, machine, rate, spot=question.spot)
+        accelerated = ran_on_accelerator(machine, rate.instance_kind, external=external)
+        comparable = named or _comparable(
+            catalogue, machine, on_accelerator=accelerated, spot=question.spot
+        )
         if not comparable:
             unpriced.append(_incomparable(variant, machine))
         for instance in comparable:
             try:
-                scaling = scaling_between(machine, instance, on_accelerator=rate.on_accelerator)
+                scaling = scaling_between(machine, instance, on_accelerator=accelerated)
             except UsageError as error:
                 where = (variant.family, variant.name, instance.name)
                 unpriced.append(Unpriced(*where, str(error), error.next_step))
@@ -106,7 +111,7 @@ def costs_of(
     costs.sort(key=lambda one: (one.family, one.usd_per_million_inferences.value))
     used = [catalogue.named(one) for one in dict.fromkeys(one.instance for one in costs)]
     notes = (
-        *_machine_notes(machine, environment, question.measured_on),
+        *_machine_notes(machine, run.manifest, question.measured_on),
         *age_notes(used, question.today),
         *_rate_notes(costs, demand),
         *_plan_notes(costs, demand, question),
@@ -130,7 +135,7 @@ def measured_machine(
     Raises:
         UsageError: a type that the catalogue does not have, or an external server without one.
     """
-    if "server" in manifest and not measured_on:
+    if is_external(manifest) and not measured_on:
         raise UsageError(
             "the run measured an external server, whose machine its manifest does not know",
             next_step="name its instance type: --measured-on g5.xlarge",
@@ -179,7 +184,7 @@ def judged_candidates(variants: Sequence[ModelVariant]) -> Iterator[ModelVariant
 
 
 def _comparable(
-    catalogue: Catalogue, machine: MeasuredMachine, rate: SustainedRate, *, spot: bool
+    catalogue: Catalogue, machine: MeasuredMachine, *, on_accelerator: bool, spot: bool
 ) -> list[InstanceType]:
     """The measured type, and of each cloud the one that is expected to be cheapest."""
     found: dict[str, tuple[float, InstanceType]] = {}
@@ -188,7 +193,7 @@ def _comparable(
         if spot and one.spot_usd_per_hour is None:
             continue
         try:
-            scaling = scaling_between(machine, one, on_accelerator=rate.on_accelerator)
+            scaling = scaling_between(machine, one, on_accelerator=on_accelerator)
         except UsageError:
             continue
         if not scaling.rule:
@@ -308,15 +313,18 @@ def _as_measured(one: VariantCost) -> Interval:
 
 
 def _machine_notes(
-    machine: MeasuredMachine, environment: Mapping[str, object], measured_on: str
+    machine: MeasuredMachine, manifest: Mapping[str, Any], measured_on: str
 ) -> Iterator[str]:
     """Where what the manifest shows is not what was named."""
+    if is_external(manifest):  # it shows the machine that sent the load
+        return
     if not machine.instance:
         yield (
             f"the run was measured on {machine.title} of unknown type, so every throughput is an "
             "estimate: name the type with --measured-on"
         )
         return
+    environment = manifest.get("environment", {})
     seen, gpus = environment.get("usable_cores"), environment.get("gpus")
     if measured_on and isinstance(seen, int) and seen != machine.vcpu:
         yield (

@@ -7,7 +7,7 @@ from datetime import date
 
 from harness.errors import UsageError
 from harness.planning.cost.catalogue import read_catalogue
-from harness.planning.cost.scaling import machine_of, scaling_between
+from harness.planning.cost.scaling import machine_of, ran_on_accelerator, scaling_between
 from harness.study import CostBasis, Study
 from harness.types.estimates import Pricing
 
@@ -36,6 +36,8 @@ def priced(
             next_step="write cost: {instance: g5.xlarge, measured_on: g5.xlarge} in the study",
         )
     kinds = {study.serving_of(family).instance_kind for family in study.families}
+    if external:  # which kind the server has is found out later, and the price is of the machine
+        kinds = {"cpu", "gpu"}
     pricing = {
         kind: _pricing(cost, kind, environment, today, external=external) for kind in sorted(kinds)
     }
@@ -52,6 +54,6 @@ def _pricing(
     instance = catalogue.named(cost.instance)
     usd_per_hour = instance.usd_per_hour(spot=cost.spot) if own_price is None else own_price
     machine = machine_of(environment, catalogue, cost.measured_on or "")
-    on_accelerator = bool(machine.accelerator) if external else kind == "gpu"
+    on_accelerator = ran_on_accelerator(machine, kind, external=external)
     scaling = scaling_between(machine, instance, on_accelerator=on_accelerator)
     return Pricing(instance.name, usd_per_hour, scaling.factor, scaling.rule)

@@ -43,12 +43,12 @@ class SustainedRate:
     variant: str
     trial_id: str
     inferences_per_s: Interval
+    instance_kind: str
+    """`cpu` or `gpu`, as the trial has it: of an external server not always what it is."""
     basis: Literal["measured", "predicted"] = "measured"
     confirmed: bool = True
     """Whether it was measured afresh after it had been found, so that its luck is not counted."""
     rows_per_request: float = 1.0
-    on_accelerator: bool = False
-    """Whether the model ran on the machine's accelerators."""
     output_tokens_per_s: Interval | None = None
     """Output tokens per second of streams; None where answers came whole or without an interval."""
     input_tokens_per_s: Interval | None = None
@@ -109,9 +109,9 @@ def _rate(result: TrialResult, *, confirmed: bool) -> SustainedRate:
         trial.variant,
         trial.trial_id,
         Interval(result.throughput_inferences_per_s, low, high),
+        trial.serving.instance_kind,
         confirmed=confirmed,
         rows_per_request=_rows(trial.workload),
-        on_accelerator=trial.serving.instance_kind == "gpu",
         output_tokens_per_s=result.streams.output_tokens_per_s_bounds if result.streams else None,
         input_tokens_per_s=_input_tokens(result),
     )

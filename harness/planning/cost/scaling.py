@@ -104,6 +104,26 @@ def _kind_of(driver_name: str) -> str:
     return next((one.name for one in kinds if driver_name in one.driver_names), driver_name)
 
 
+def ran_on_accelerator(machine: MeasuredMachine, instance_kind: str, *, external: bool) -> bool:
+    """Whether a model ran on the accelerators of its machine, rather than on the CPUs.
+
+    The kind of instance tells on our own server. An external server may have none to tell (OpenAI's
+    API), or one that says nothing of where the model runs (KIND_MODEL, as vLLM has), so there the
+    machine decides.
+
+    Args:
+        machine: where the model ran.
+        instance_kind: `cpu` or `gpu`, as the serving configuration has it.
+        external: somebody else's server was measured (`is_external` of a run's manifest).
+    """
+    return bool(machine.accelerator) if external else instance_kind == "gpu"
+
+
+def is_external(manifest: Mapping[str, object]) -> bool:
+    """Whether a run measured a server that somebody else runs."""
+    return "server" in manifest
+
+
 def scaling_between(
     measured: MeasuredMachine, to: InstanceType, *, on_accelerator: bool
 ) -> InstanceScaling:

@@ -19,7 +19,7 @@ from harness.planning.capacity.headroom import cold_start_seconds
 from harness.planning.cost.catalogue import InstanceType, age_notes
 from harness.planning.cost.costs import judged_candidates
 from harness.planning.cost.rates import MeasuredRun
-from harness.planning.cost.scaling import scaling_between
+from harness.planning.cost.scaling import is_external, ran_on_accelerator, scaling_between
 from harness.planning.decision import judge_quality
 from harness.planning.offline.choice import choices_of
 from harness.planning.offline.curve import (
@@ -109,7 +109,12 @@ def offline_plan(run: OfflineRun, question: OfflineQuestion) -> OfflinePlan:
         if isinstance(measured, OfflineLeftOut):
             left_out.append(measured)
             continue
-        answers = list(_needs(variant, measured, question))
+        accelerated = ran_on_accelerator(
+            question.measured_on,
+            measured.load.serving.instance_kind,
+            external=is_external(run.manifest),
+        )
+        answers = list(_needs(variant, measured, question, on_accelerator=accelerated))
         needs = tuple(one for one in answers if isinstance(one, MachineNeed))
         left_out += [one for one in answers if isinstance(one, OfflineLeftOut)]
         found.append(_variant(run, variant, measured, needs, question))
@@ -287,10 +292,13 @@ def _variant_notes(found: Sequence[OfflineVariant], question: OfflineQuestion) -
 
 
 def _needs(
-    variant: ModelVariant, measured: _Measured, question: OfflineQuestion
+    variant: ModelVariant,
+    measured: _Measured,
+    question: OfflineQuestion,
+    *,
+    on_accelerator: bool,
 ) -> Iterator[MachineNeed | OfflineLeftOut]:
     """On each instance type the machines, or why there are none."""
-    on_accelerator = measured.load.serving.instance_kind == "gpu"
     for instance in question.instances or (None,):
         name = instance.name if instance else ""
         try:

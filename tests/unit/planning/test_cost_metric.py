@@ -9,6 +9,7 @@ from planning_samples import judge_trial
 from pydantic import TypeAdapter
 
 from harness.errors import ObjectiveError, StudyError, UsageError
+from harness.flow.external.study import narrowed
 from harness.flow.results import BegunTrial, ClientSide, assess_trial
 from harness.planning.assessment import assess
 from harness.planning.cost.pricing import priced
@@ -16,7 +17,7 @@ from harness.study import study_schema
 from harness.study.clauses import check_priced
 from harness.study.file import parse_study
 from harness.study.objective import parse_objective
-from harness.types import Decision, StreamCounts, StreamFigures, TrialResult
+from harness.types import Decision, StreamCounts, StreamFigures, TrialResult, WireProtocol
 from harness.types.estimates import Interval, Pricing
 from harness.words.numbers import amount
 from tests.samples import sample_study
@@ -194,6 +195,24 @@ def test_a_study_is_priced_on_the_machine_that_it_names():
     assert unknown.scaling.value == 1.0
     own = study_with(instance="rack-1", measured_on="rack-1", usd_per_hour=0.3)
     assert pricing_of(own) == Pricing("rack-1", 0.3)
+
+
+@pytest.mark.parametrize("machine", ["g5.xlarge", "c7i.large"])
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_a_study_on_an_external_server_is_priced_whatever_kind_is_found_there(machine, kind):
+    found = priced(
+        study_with(instance=machine, measured_on=machine), TWO_CORES, today=DAY, external=True
+    )
+    there = narrowed(found, WireProtocol.GRPC, kind)
+    pricing = there.objective_of(there.families[0]).pricing
+    assert (pricing.instance, pricing.is_estimate) == (machine, False)
+    assert there.cost.pricing == {kind: pricing}
+    other = {"c7i.large": "c7i.xlarge", "g5.xlarge": "g6.xlarge"}[machine]
+    scaled = priced(
+        study_with(instance=other, measured_on=machine), TWO_CORES, today=DAY, external=True
+    )
+    there = narrowed(scaled, WireProtocol.GRPC, kind)
+    assert there.objective_of(there.families[0]).pricing.is_estimate
 
 
 def test_an_unpriced_study_stays_as_it_is():

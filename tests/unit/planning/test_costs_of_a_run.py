@@ -34,6 +34,9 @@ ONE_DOLLAR = Catalogue(
         InstanceType("any", "gpu", "T4", 1, 4, 8.0, 2.0, None, "here", DAY, "a test"),
     )
 )
+GPUS = Catalogue(
+    (*ONE_DOLLAR.types, InstanceType("any", "gpus", "T4", 4, 8, 8.0, 2.0, None, "here", DAY, "x"))
+)
 RUN = run_of(result(TEACHER, 250.0), result(STUDENT, 1000.0))
 
 
@@ -400,6 +403,26 @@ def test_an_external_servers_machine_has_to_be_named():
     with pytest.raises(UsageError, match="whose machine its manifest does not know"):
         ask(run, measured_on="")
     assert ask(run).costs
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_the_machine_of_an_external_server_says_what_a_model_ran_on(kind):
+    """vLLM tells of no instances, which is stored as `cpu`: its machine has a GPU or has none."""
+    measured = result(STUDENT, 1000.0, kind=kind)
+    there = run_of(measured, server={"url": "http://there"})
+    report = ask(there, measured_on="gpu", instances=("gpu", "gpus", "two"), catalogue=GPUS)
+    assert {(one.instance, one.inferences_per_s.value) for one in report.costs} == {
+        ("gpu", 1000.0), ("gpus", 4000.0),
+    }  # fmt: skip
+    assert report.notes == ()
+    (left_out,) = [one for one in report.unpriced if one.variant == STUDENT]
+    assert left_out.reason.startswith("measured on the accelerator of gpu")
+    unasked = ask(there, measured_on="gpu", instances=(), catalogue=GPUS)
+    assert {one.instance for one in unasked.costs} <= {"gpu", "gpus"}
+    on_cpus = ask(there, measured_on="two", instances=("four",))
+    assert {one.instance for one in on_cpus.costs} == {"four"}
+    here = ask(run_of(measured), measured_on="gpu", instances=("gpus",), catalogue=GPUS)
+    assert [one.instance for one in here.costs] == (["gpus"] if kind == "gpu" else [])
 
 
 def test_it_is_stored_and_read_back_equal(tmp_path):

@@ -151,6 +151,18 @@ def test_another_type_is_an_estimate_and_an_unreachable_one_is_left_out():
     assert plan.left_out[0].next_step == "run the study on gpu, then add --measured-on gpu"
 
 
+def test_the_machine_of_an_external_server_says_what_a_model_ran_on():
+    """An OpenAI endpoint tells of no instances, which is stored as `cpu`."""
+    there = run()
+    there.manifest["server"] = {"url": "http://there"}
+    terms = {"measured_on": MeasuredMachine("other", 4, "T4", 1), "instances": (TWO, GPU)}
+    plan = offline_plan(there, OfflineQuestion(TERMS, today=DAY, **terms))
+    assert need(plan, STUDENT, "gpu").inferences_per_s.value == 1000.0
+    assert {one.instance for one in plan.left_out} == {"two"}
+    own = offline_plan(run(), OfflineQuestion(TERMS, today=DAY, **terms))
+    assert {one.instance for one in own.left_out} == {"gpu"}
+
+
 def test_the_knee_is_the_batch_that_is_taken():
     stored = run(
         result(TEACHER, 250.0),
