@@ -366,6 +366,7 @@ class LiveState:
     policy: Policy
     length_s: float
     steps: tuple[LiveStep, ...] = ()
+    """The number that it begins with, at 0 s, and every decision."""
     start_times_s: tuple[float, ...] = ()
     resumed: int = 0
     finished: bool = False
