@@ -347,11 +347,7 @@ def _notes(
             f"a replica starts in {asked(round(terms.start_s, 1))} s, the model's cold start as "
             "measured: a node, an image and the server's own start come on top (--start-time)"
         )
-    if knows_itself(trace):
-        yield (
-            "the schedule is made from the very trace that it is judged on, so it is a yardstick "
-            "and is not chosen; a trace of two days or more gives an honest one"
-        )
+    yield from _schedule_notes(trace)
     if not sure_per_s:
         yield "no rate of one replica is sure to meet the objective"
     elif terms.limits.max_replicas * sure_per_s < trace.peak_per_s:
@@ -368,3 +364,17 @@ def _notes(
             "the highest that was measured"
         )
     yield from model.limits
+
+
+def _schedule_notes(trace: RateTrace) -> Iterator[str]:
+    """What a reader has to know of the schedule that was made from a trace."""
+    if knows_itself(trace):
+        yield (
+            "the schedule is made from the very trace that it is judged on, so it is a yardstick "
+            "and is not chosen; a trace of two days or more gives an honest one"
+        )
+    elif trace.begins_s is None:
+        yield (
+            "the trace does not say at what time of day it begins: the cron triggers of a schedule "
+            "take it to begin at midnight UTC; times in ISO 8601 or since 1970 say it"
+        )

@@ -64,6 +64,7 @@ def measure_machine(
         phases = Phases(replicas)
         with LoadGenerators(http=target, grpc=target, workers=1, log_dir=log_dir) as generators:
             generators.run(job, phases, check=replicas.check)
+        replicas.check()
         return phases.machine(), replicas.start_times_s[-1]
 
 

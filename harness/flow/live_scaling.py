@@ -158,6 +158,12 @@ def resume_live(
             f"{folder} has no live run that was interrupted",
             next_step="begin one: harness autoscale RUN --trace ... --live 3min",
         )
+    if state.steps and state.steps[0].at_s > 0:
+        raise RunFolderError(
+            f"the live run that was interrupted in {folder} does not say with how many replicas it "
+            "began: an earlier version of harness wrote it",
+            next_step="begin it anew: harness autoscale RUN --trace ... --live 3min",
+        )
     variant = _variant(run, folder, state.plan.variant, repository)
     environment = ensure_server_environment(progress)
     launch = _Launch(environment, variant, state.plan.serving, folder / "logs")
@@ -225,7 +231,7 @@ class _Launch:
             with TritonClient(server.endpoint) as client:
                 override = config_override(self.variant, self.serving)
                 client.load(self.variant.served_name, override)
-            yield RunningReplica(server.endpoint.http, server.endpoint.metrics)
+            yield RunningReplica(server.endpoint.http, server.endpoint.metrics, server.check)
 
 
 def arrivals_of(trace: RateTrace, seed: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -302,4 +308,5 @@ def _drive(
             result = generators.run(job, session, check=session.check)
         finally:
             session.stop()
+    session.check()
     session.count_rest(result.slices)

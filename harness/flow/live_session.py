@@ -57,8 +57,10 @@ class LiveSession:
         return False
 
     def on_window_start(self) -> None:
-        """Begin to scale."""
+        """Begin to scale; of a run that is not gone on with, note the number it begins with."""
         self._began_s = time.monotonic()
+        if not self.state.steps:
+            self._record(0.0)
         self._thread = threading.Thread(target=self._scale, name="scaler", daemon=True)
         self._thread.start()
 

@@ -25,9 +25,10 @@ from harness.serving.python_models import (
     listed,
     override_of,
     python_config,
+    write_config_file,
     write_python_model,
 )
-from harness.serving.repository import config_override
+from harness.serving.repository import config_override, write_config
 from harness.types import ModelVariant, Role, ServingConfig, TensorSpec
 
 ROUTER_SUFFIX, SPLIT_SUFFIX = "-router", "-rollout"
@@ -87,9 +88,19 @@ class ServedPair:
         return {
             "student": self.student.name,
             "teacher": self.teacher.name,
+            "teacher_batch": str(self.teacher_serving.max_batch_size),
             "teacher_inputs": listed([spec.name for spec in self.teacher.inputs]),
             "columns": listed(self.columns),
         }
+
+    def write(self) -> None:
+        """Write both models' `config.pbtxt`: a container then loads them as they are loaded here.
+
+        Raises:
+            StorageError: the repository cannot be written.
+        """
+        write_config(self.student, self.student_serving)
+        write_config(self.teacher, self.teacher_serving)
 
     def load(self, control: ModelLoader) -> None:
         """Load both models.
@@ -135,7 +146,6 @@ class Router:
             parameters={
                 **pair.parameters,
                 "threshold": repr(self.threshold),
-                "teacher_batch": str(pair.teacher_serving.max_batch_size),
             },
             instances=pair.student_serving.instance_count + pair.teacher_serving.instance_count,
         )
@@ -152,11 +162,12 @@ def make_router(pair: ServedPair, threshold: float) -> Router:
 
 
 def write_router(router: Router) -> None:
-    """Write the router's folder into the model repository.
+    """Write the router's folder into the model repository, and both models' configurations.
 
     Raises:
         StorageError: the repository cannot be written.
     """
+    router.pair.write()
     repository = router.pair.student.path.parent
     write_python_model(repository, router.config, _SOURCES / _CASCADE)
 
@@ -234,25 +245,30 @@ def make_split(pair: ServedPair, *, mode: str, salt: str) -> TrafficSplitter:
 
 
 def write_split(split: TrafficSplitter, share: float) -> None:
-    """Write the split's folder into the model repository.
+    """Write the split's folder into the model repository, and both models' configurations.
 
     Raises:
         StorageError: the repository cannot be written.
     """
+    split.pair.write()
     repository = split.pair.student.path.parent
     write_python_model(repository, split.config(share), _SOURCES / _SPLIT)
 
 
 def load_split(control: ModelLoader, split: TrafficSplitter, share: float) -> None:
-    """Load the split with a share, in place of the one before.
+    """Load the split with a share, in place of the one before, and keep that in its folder.
 
     Triton answers by the former one until the new one is ready, so no request is lost; when this
-    returns, every new request goes by the new share.
+    returns, every new request goes by the new share, and a container that serves the repository
+    later goes by it too.
 
     Raises:
         ServerError: with Triton's own message.
+        StorageError: the repository cannot be written.
     """
-    control.load(split.variant.name, override_of(split.config(share)))
+    config = split.config(share)
+    control.load(split.variant.name, override_of(config))
+    write_config_file(split.pair.student.path.parent, config.name, config)
 
 
 def _in_front(pair: ServedPair, suffix: str, source: str, setting: str) -> ModelVariant:

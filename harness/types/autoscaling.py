@@ -23,6 +23,8 @@ class RateTrace:
     """Requests per second, mean of each step."""
     notes: tuple[str, ...] = ()
     """What a reader has to know of it."""
+    begins_s: float | None = None
+    """When the first step begins, in seconds of the UTC day; None where nobody says."""
 
     @property
     def duration_s(self) -> float:
@@ -94,6 +96,8 @@ class ScheduleRule:
     """One for each slot of the period."""
     lead_s: float
     """How long before its slot a number is asked for: replicas take time to start."""
+    begins_s: float | None = None
+    """When the first slot begins, in seconds of the UTC day; None where the trace does not say."""
     kind: Literal["schedule"] = "schedule"
 
     @property
@@ -366,6 +370,7 @@ class LiveState:
     policy: Policy
     length_s: float
     steps: tuple[LiveStep, ...] = ()
+    """The number that it begins with, at 0 s, and every decision."""
     start_times_s: tuple[float, ...] = ()
     resumed: int = 0
     finished: bool = False

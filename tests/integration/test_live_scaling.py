@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from load_rig import environment
 from prometheus_process import wait_until
 
+from harness.errors import ServerError
 from harness.export.convert import artefact_files
 from harness.export.folders import digest_files
 from harness.flow.live_scaling import LIVE, arrivals_of
@@ -120,3 +122,34 @@ def test_a_live_run_that_is_killed_leaves_no_replica_and_goes_on(
     )  # fmt: skip
     assert again.returncode == 2
     assert "no live run that was interrupted" in again.stderr
+
+
+def test_a_replica_that_is_killed_ends_the_run_with_an_error(
+    server_environment: ServerEnvironment, folder: Path
+) -> None:
+    """The balancer would send the dead one nearly everything; nothing of that is a measurement."""
+    begun = subprocess.Popen(
+        command(
+            folder, "--trace", str(folder.parent / "rates.csv"), "--live", f"{LENGTH_S}s",
+            "--min-replicas", "2", "--start-time", "3s", "--own-machines",
+        ),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment(),
+    )  # fmt: skip
+
+    def serving() -> LiveState | None:
+        assert begun.poll() is None, begun.stderr and begun.stderr.read()
+        state = read_document(folder, LIVE, LiveState)
+        return state if state and state.steps else None
+
+    try:
+        first = wait_until(serving, lambda: "its load never began").steps[0]
+        assert (first.at_s, first.ordered, first.ready) == (0.0, 2, 2)
+        os.kill(servers(folder)[-1], signal.SIGKILL)
+        _, said = begun.communicate(timeout=60)
+    finally:
+        begun.kill()
+        begun.wait(60)
+    assert begun.returncode == ServerError.exit_code
+    assert "Triton ended" in said
+    assert not servers(folder)
+    assert read_document(folder, "autoscale", AutoscalePlan) is None

@@ -22,6 +22,8 @@ from urllib.parse import parse_qs
 import numpy as np
 import psutil
 import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
 
 from harness.cli.main import run_command
 from harness.errors import ServerError
@@ -105,6 +107,10 @@ def test_a_good_student_takes_over(
     (finding,) = [one for one in last_of(record).findings if one.guardrail.startswith("accuracy")]
     last_stage = [one for one in record.looks if one.stage == 1]
     assert finding.requests == 150 * len(last_stage)
+    if split == "router":
+        front = routed / "repository" / "fair-fp32-rollout" / "config.pbtxt"
+        config = text_format.Parse(front.read_text(), pb.ModelConfig())
+        assert config.parameters["share"].string_value == "1.0"
 
 
 def test_in_shadow_mode_the_teacher_answers_everything_and_the_student_is_compared(

@@ -8,7 +8,7 @@ import yaml
 
 from harness.cli.main import run_command
 from harness.flow import autoscaling
-from harness.flow.autoscaling import AutoscaleQuestion, autoscale_run
+from harness.flow.autoscaling import AutoscaleQuestion, _schedule_notes, autoscale_run
 from harness.flow.review.contributions import contributions_of
 from harness.planning.capacity.headroom import cold_start_seconds
 from harness.report.autoscaling.section import autoscaling_section
@@ -106,6 +106,21 @@ def test_the_pictures_have_the_trace_and_every_policy(folder):
     assert f"the lowest is {percent(min(in_time.traces[0]['y']) / 100)}, " in in_time.summary
     drawn = sum(len(one["x"]) for one in front.traces if one.get("mode") == "markers")
     assert drawn == len(plan.outcomes) + (plan.chosen is not None)
+
+
+@pytest.mark.parametrize(
+    ("hours", "begins_s", "words"),
+    [
+        (48, None, ["take it to begin at midnight UTC"]),
+        (48, 52200.0, []),
+        (24, None, ["so it is a yardstick"]),
+    ],
+)
+def test_what_a_schedule_does_not_know_is_said(hours, begins_s, words):
+    trace = RateTrace("t", 3600.0, (200.0,) * hours, begins_s=begins_s)
+    notes = list(_schedule_notes(trace))
+    assert len(notes) == len(words)
+    assert all(part in note for part, note in zip(words, notes, strict=True))
 
 
 def test_the_same_question_has_the_same_answer_and_another_another_document(folder):

@@ -250,12 +250,12 @@ def _traffic(
         serve_pair(folder, results, plan.student, plan.teacher, settings) as work,
         TritonClient(work.served.site.server.endpoint) as client,
     ):
-        work.pair.load(client)
         split: SplitsTraffic = ClientSplit(client, work.pair, plan.mode, salt)
         if record.traffic.through_router:
             model = make_split(work.pair, mode=plan.mode, salt=salt)
-            write_split(model, 0.0)
+            write_split(model, record.state.share)
             split = RouterSplit(client, model)
+        work.pair.load(client)
         yield _CheckedTraffic(split, work, record)
 
 

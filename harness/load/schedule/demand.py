@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from harness.errors import DataError, UsageError
 from harness.load.schedule.trace import (
     Stamp,
+    Trace,
     bad_line,
-    elapsed_ns,
     read_trace,
+    trace_of,
     unit_in_name,
 )
 from harness.types import TraceUnit
@@ -47,6 +48,7 @@ _JITTER = 0.01
 _MOST_BINS = 1440
 _LONGEST_BIN_S = 60.0
 _MINUTES = 1440
+_DAY_S = 86400.0
 _SILENCE_GAPS = 30
 """Mean gaps without an arrival that are worth a word: by chance once in e^30."""
 
@@ -95,7 +97,14 @@ def _of_arrivals(path: Path, unit: TraceUnit | None) -> RateTrace:
             f"{path.name}: no arrivals for {whole(silences[longest])} s, from "
             f"{whole(times_s[longest])} s on; taken as no traffic"
         )
-    return RateTrace(str(path), step_s, _tuple(counts / step_s), tuple(notes))
+    return RateTrace(
+        str(path), step_s, _tuple(counts / step_s), tuple(notes), _time_of_day_s(trace)
+    )
+
+
+def _time_of_day_s(trace: Trace) -> float | None:
+    """When a trace's first arrival came, in seconds of the UTC day; None where it does not say."""
+    return None if trace.first_unix_s is None else trace.first_unix_s % _DAY_S
 
 
 def _of_rates(path: Path, names: Sequence[str], unit: TraceUnit | None) -> RateTrace:
@@ -109,10 +118,11 @@ def _of_rates(path: Path, names: Sequence[str], unit: TraceUnit | None) -> RateT
             raise bad_line(path, at, f"has no column '{names[max(time_at, value_at)]}'")
         stamps.append(Stamp(at, cells[time_at].strip(), named))
         values.append(_value(path, at, cells[value_at], names[value_at]))
-    at_s = (elapsed_ns(path, stamps, unit) / 1e9).tolist()
+    trace = trace_of(path, stamps, unit)
+    at_s = (trace.times_ns / 1e9).tolist()
     step_s = even_step_s(at_s, lambda place: f"{path}, line {stamps[place].number}", "row")
     per_s = np.array(values) / (step_s if names[value_at] in COUNT_NAMES else 1.0)
-    return RateTrace(str(path), step_s, _tuple(per_s))
+    return RateTrace(str(path), step_s, _tuple(per_s), begins_s=_time_of_day_s(trace))
 
 
 def even_step_s(at_s: Sequence[float], where: Callable[[int], str], what: str) -> float:
@@ -212,7 +222,8 @@ def made_demand(shape: str, rate_per_s: float, peak_factor: float) -> RateTrace:
     step_s = 60.0 if shape == "diurnal" else 15.0
     factors = _diurnal(peak_factor) if shape == "diurnal" else _flash_crowd(peak_factor, step_s)
     words = f"{shape}, {asked(rate_per_s)}/s, peak {asked(peak_factor)} times that"
-    return RateTrace(words, step_s, _tuple(rate_per_s * factors))
+    begins_s = 0.0 if shape == "diurnal" else None
+    return RateTrace(words, step_s, _tuple(rate_per_s * factors), begins_s=begins_s)
 
 
 _NIGHT = 0.2

@@ -234,6 +234,8 @@ class Trace:
 
     times_ns: NDArray[np.int64]
     """(n,) from the first, ascending; at least two, and not all the same."""
+    first_unix_s: float | None = None
+    """Unix time of the first; None where the stamps do not say it."""
 
     @property
     def rate_per_s(self) -> float:
@@ -273,7 +275,7 @@ def read_trace(path: Path, unit: TraceUnit | None = None) -> Trace:
             if unit is None and _is_mooncake(next((line for line in file if line.strip()), "")):
                 unit = TraceUnit.MS
             file.seek(0)
-            return Trace(elapsed_ns(path, read_stamps(path, file), unit))
+            return trace_of(path, read_stamps(path, file), unit)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: no trace can be read: {error}", next_step=FORMS) from error
 
@@ -286,8 +288,8 @@ def _is_mooncake(line: str) -> bool:
     return isinstance(row, dict) and {"timestamp", "hash_ids"} <= row.keys()
 
 
-def elapsed_ns(path: Path, stamps: Iterable[Stamp], unit: TraceUnit | None) -> NDArray[np.int64]:
-    """Nanoseconds from the first stamp to each, shape (n,), ascending.
+def trace_of(path: Path, stamps: Iterable[Stamp], unit: TraceUnit | None) -> Trace:
+    """The trace that stamps are.
 
     Args:
         path: of the file that they stand in.
@@ -309,7 +311,11 @@ def elapsed_ns(path: Path, stamps: Iterable[Stamp], unit: TraceUnit | None) -> N
     else:
         named = moments[0].stamp.unit
         unit = unit_of_numbers(path, [one.value for one in moments], named=named, told=unit)
-    return _elapsed_ns(path, moments, NS_PER_UNIT[unit])
+    first_s = moments[0].value * NS_PER_UNIT[unit] / NS_PER_UNIT[TraceUnit.S]
+    earliest, latest = _SINCE_1970
+    is_known = moments[0].is_clock or earliest <= first_s < latest
+    times_ns = _elapsed_ns(path, moments, NS_PER_UNIT[unit])
+    return Trace(times_ns, float(first_s) if is_known else None)
 
 
 def _check_no_unit(path: Path, told: TraceUnit | None) -> None:

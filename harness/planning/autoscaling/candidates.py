@@ -80,7 +80,7 @@ def horizon_s(terms: ScalingTerms) -> float:
 
 
 def schedule_of(trace: RateTrace, terms: ScalingTerms, per_replica_per_s: float) -> ScheduleRule:
-    """Replicas by time of day, from the trace's first day, in half hours.
+    """Replicas by time of day, from the trace's first day, in half hours from its beginning.
 
     A trace of less than two days gives a schedule of itself, in 24 parts: it then knows what comes,
     and `knows_itself` says so.
@@ -94,7 +94,8 @@ def schedule_of(trace: RateTrace, terms: ScalingTerms, per_replica_per_s: float)
         last = max(first + 1, math.ceil((slot + 1) * slot_s / trace.step_s))
         busiest = max(trace.rates_per_s[first:last])
         numbers.append(_within(whole(busiest / per_replica_per_s), terms))
-    return ScheduleRule(slot_s, tuple(numbers), min(slot_s, terms.start_s + 2 * terms.sync_s))
+    lead_s = min(slot_s, terms.start_s + 2 * terms.sync_s)
+    return ScheduleRule(slot_s, tuple(numbers), lead_s, trace.begins_s)
 
 
 def knows_itself(trace: RateTrace) -> bool:

@@ -7,7 +7,10 @@ KEDA makes, so its `behavior` holds the stabilization windows here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import yaml
@@ -28,6 +31,7 @@ from harness.words.numbers import asked
 Json = dict[str, Any]
 KEDA, HPA, ADAPTER = "keda.yaml", "hpa.yaml", "prometheus-adapter.yaml"
 """File names, behind the document's own."""
+_DAY_MINUTES = 1440
 
 
 def manifests_of(
@@ -49,6 +53,8 @@ def manifests_of(
     annotations = {f"harness/{name}": value for name, value in facts.items()}
     metrics = metrics_of(policy, terms, scaled.model, scaled.match)
     schedules = [rule for rule in policy.rules if isinstance(rule, ScheduleRule)]
+    for rule in schedules:
+        annotations["harness/schedule-begins"] = _begins_words(rule)
     found = {KEDA: _scaled_object(metrics, schedules, terms, scaled, annotations)}
     if metrics and not schedules:
         found[HPA] = _horizontal_pod_autoscaler(metrics, terms, scaled, annotations)
@@ -66,9 +72,11 @@ def _scaled_object(
     scaled: ScaledDeployment,
     annotations: Mapping[str, str],
 ) -> Json:
+    stretches = [one for rule in schedules for one in _stretches(rule)]
+    always = [one.replicas for one in stretches if one.fills_the_day]
+    least = max([terms.limits.min_replicas, *always])
     triggers = [_prometheus_trigger(one, scaled) for one in metrics]
-    for rule in schedules:
-        triggers += _cron_triggers(rule, terms.limits.min_replicas)
+    triggers += [_cron_trigger(one) for one in stretches if one.replicas > least]
     return {
         "apiVersion": "keda.sh/v1alpha1",
         "kind": "ScaledObject",
@@ -76,7 +84,7 @@ def _scaled_object(
         "spec": {
             "scaleTargetRef": _target(scaled),
             "pollingInterval": round(terms.sync_s),
-            "minReplicaCount": terms.limits.min_replicas,
+            "minReplicaCount": least,
             "maxReplicaCount": terms.limits.max_replicas,
             "advanced": {"horizontalPodAutoscalerConfig": {"behavior": _behavior(terms)}},
             "triggers": triggers,
@@ -97,37 +105,67 @@ def _prometheus_trigger(metric: ScalingMetric, scaled: ScaledDeployment) -> Json
     }
 
 
-def _cron_triggers(rule: ScheduleRule, least: int) -> Iterator[Json]:
-    """One trigger for each stretch of slots with the same number above the least."""
+@dataclass(frozen=True)
+class _Stretch:
+    """A time of the day at which a schedule asks for one number."""
+
+    replicas: int
+    start: int
+    """Minute of the UTC day from which it is asked for, the lead included; below 0: of the day
+    before."""
+    end: int
+    """Minute at which that ends, from the same midnight on."""
+
+    @property
+    def fills_the_day(self) -> bool:
+        """KEDA refuses a trigger that starts as it ends, and takes a longer one for a short one."""
+        return self.end - self.start >= _DAY_MINUTES
+
+
+def _stretches(rule: ScheduleRule) -> Iterator[_Stretch]:
+    """One for all slots in a row with the same number."""
     if rule.period_s != DAY_S:
         raise UsageError(
             f"a schedule that repeats every {asked(rule.period_s)} s cannot be written as cron "
             "triggers",
             next_step="name a trace of two days or more, so that the schedule is one of a day",
         )
-    slots = rule.replicas
-    first = 0
-    while first < len(slots):
-        last = first
-        while last + 1 < len(slots) and slots[last + 1] == slots[first]:
-            last += 1
-        if slots[first] > least:
-            yield {
-                "type": "cron",
-                "metadata": {
-                    "timezone": "Etc/UTC",
-                    "start": _cron(first * rule.slot_s - rule.lead_s),
-                    "end": _cron((last + 1) * rule.slot_s),
-                    "desiredReplicas": str(slots[first]),
-                },
-            }
-        first = last + 1
+    first, begins_s = 0, rule.begins_s or 0.0
+    for replicas, run in groupby(rule.replicas):
+        after = first + len(list(run))
+        start_s = begins_s + first * rule.slot_s - rule.lead_s
+        end_s = begins_s + after * rule.slot_s
+        yield _Stretch(replicas, math.floor(start_s / 60), math.ceil(end_s / 60))
+        first = after
 
 
-def _cron(at_s: float) -> str:
-    """A minute of the day, rounded down, as a cron expression."""
-    minute = int(at_s % DAY_S // 60)
-    return f"{minute % 60} {minute // 60} * * *"
+def _cron_trigger(stretch: _Stretch) -> Json:
+    return {
+        "type": "cron",
+        "metadata": {
+            "timezone": "Etc/UTC",
+            "start": _cron(stretch.start),
+            "end": _cron(stretch.end),
+            "desiredReplicas": str(stretch.replicas),
+        },
+    }
+
+
+def _cron(minute: int) -> str:
+    """A minute of the day as a cron expression."""
+    hour, minute = divmod(minute % _DAY_MINUTES, 60)
+    return f"{minute} {hour} * * *"
+
+
+def _begins_words(rule: ScheduleRule) -> str:
+    """At what time of day the schedule begins, and how that is known."""
+    if rule.begins_s is None:
+        return (
+            "00:00 UTC, which is taken for granted: the trace does not say when it begins; where "
+            "that is another time, move every start and end by as much"
+        )
+    hour, minute = divmod(int(rule.begins_s // 60), 60)
+    return f"{hour:02}:{minute:02} UTC, as the trace does"
 
 
 def _horizontal_pod_autoscaler(

@@ -47,9 +47,8 @@ def outcome_of(state: LiveState) -> LiveOutcome:
 
 def _replica_hours(steps: Sequence[LiveStep]) -> float:
     """Hours of all replicas that were ordered; each number holds from its decision to the next."""
-    held = [steps[0].ordered * steps[0].at_s]
     # A resumed run begins where requests were counted up to, a little before its last decision.
-    held += [
+    held = [
         sooner.ordered * max(0.0, later.at_s - sooner.at_s) for sooner, later in pairwise(steps)
     ]
     return sum(held) / 3600
@@ -58,14 +57,13 @@ def _replica_hours(steps: Sequence[LiveStep]) -> float:
 def _course(state: LiveState) -> ScalingCourse:
     """What happened between decisions; a request counts where its outcome became known."""
     steps, stretch_s = state.steps, state.plan.terms.sync_s
-    starts = (LiveStep(0.0, steps[0].ordered, steps[0].ready, 0, 0, 0), *steps)
-    came = [later.requests - sooner.requests for sooner, later in pairwise(starts)]
-    inside = [later.in_time - sooner.in_time for sooner, later in pairwise(starts)]
+    came = [later.requests - sooner.requests for sooner, later in pairwise(steps)]
+    inside = [later.in_time - sooner.in_time for sooner, later in pairwise(steps)]
     return ScalingCourse(
         stretch_s=stretch_s,
         demand_per_s=tuple(one / stretch_s for one in came),
-        ordered=tuple(float(one.ordered) for one in starts[:-1]),
-        ready=tuple(float(one.ready) for one in starts[:-1]),
+        ordered=tuple(float(one.ordered) for one in steps[:-1]),
+        ready=tuple(float(one.ready) for one in steps[:-1]),
         attained=tuple(
             right / count if count else -1.0 for right, count in zip(inside, came, strict=True)
         ),

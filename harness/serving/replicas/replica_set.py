@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
 
+from harness.errors import HarnessError
+
 
 class Frontend(Protocol):
     """What replicas are announced to: a balancer."""
@@ -29,6 +31,8 @@ class RunningReplica:
     """Host and port of its HTTP side."""
     metrics: str
     """Address of its page of metrics."""
+    check: Callable[[], None]
+    """Raises an error where the replica has died."""
 
 
 ReplicaLaunch = Callable[[int], AbstractContextManager[RunningReplica]]
@@ -105,10 +109,22 @@ class ReplicaSet:
             member.retired.set()
 
     def check(self) -> None:
-        """Raise what a replica ended with, if one did before it was retired."""
-        for member in self._all:
+        """Raise what a replica ended with: one that did not come up, or died before it was retired.
+
+        A dead replica refuses requests at once, so a balancer takes it for the least busy one and
+        sends it nearly all of them: what is measured then says nothing.
+        """
+        for member in list(self._all):
             if member.error is not None:
                 raise member.error
+            if member.running is None or member.retired.is_set():
+                continue
+            try:
+                member.running.check()
+            except HarnessError:
+                # Between the two lines before it may have been retired, and ended in order.
+                if not member.retired.is_set():
+                    raise
 
     def wait_for(self, number: int, poll_s: float = 0.05) -> None:
         """Return when so many serve; raises what one of them ended with."""
@@ -125,6 +141,9 @@ class ReplicaSet:
                 self._frontend.add(running.address)
                 member.running, member.ready_s = running, time.monotonic()
                 member.retired.wait()
-                self._frontend.remove(running.address)
+                try:
+                    running.check()  # it may have died since anybody asked
+                finally:
+                    self._frontend.remove(running.address)
         except BaseException as error:  # noqa: BLE001  (raised by `check`, in the caller's thread)
             member.error = error

@@ -28,8 +28,9 @@ class TritonPythonModel:
         Args:
             args: Triton's description of the instance. The configuration's parameters are the
                 models' names, the student's share of all keys, the salt of their hash, the mode
-                (canary, mirror or shadow), which of the inputs the teacher takes, and `columns`:
-                of each of the student's classes, in order, the place among the teacher's.
+                (canary, mirror or shadow), the teacher's largest batch, which of the inputs the
+                teacher takes, and `columns`: of each of the student's classes, in order, the place
+                among the teacher's. The student takes as large a batch as the split itself.
         """
         config = json.loads(args["model_config"])
         said = {name: one["string_value"] for name, one in config["parameters"].items()}
@@ -37,6 +38,7 @@ class TritonPythonModel:
         self._output = config["output"][0]["name"]
         self._student, self._teacher = said["student"], said["teacher"]
         self._share, self._salt, self._mode = float(said["share"]), said["salt"], said["mode"]
+        self._teacher_batch = int(said["teacher_batch"])
         self._teacher_inputs = json.loads(said["teacher_inputs"])
         self._columns = json.loads(said["columns"])
 
@@ -89,27 +91,35 @@ class TritonPythonModel:
     async def _ask(self, model: str, inputs: Mapping[str, Any], rows: Any) -> tuple[Any, float]:
         """The answers to some rows, or why there are none, and how many milliseconds they took.
 
-        What a copy of a request meets with is no failure of the request.
+        What a copy of a request meets with is no failure of the request. More rows than the
+        teacher takes at once are asked of it one batch after the other.
         """
         if not rows.any():
             return np.zeros((0, len(self._columns)), dtype=np.float32), _NOT_ASKED
-        request = pb_utils.InferenceRequest(
+        places = np.flatnonzero(rows)
+        batch = self._teacher_batch if model == self._teacher else len(places)
+        answers = []
+        started = time.monotonic()
+        for start in range(0, len(places), batch):
+            request = self._request(model, inputs, places[start : start + batch])
+            response = await request.async_exec()
+            if response.has_error():
+                return f"{model}: {response.error().message()}", _FAILED
+            # A copy: the answer's memory is the server's.
+            answer = pb_utils.get_output_tensor_by_name(response, self._output).as_numpy()
+            answers.append(np.array(answer))
+        return np.concatenate(answers), 1e3 * (time.monotonic() - started)
+
+    def _request(self, model: str, inputs: Mapping[str, Any], places: Any) -> Any:
+        return pb_utils.InferenceRequest(
             model_name=model,
             requested_output_names=[self._output],
             inputs=[
-                pb_utils.Tensor(name, np.ascontiguousarray(array[rows]))
+                pb_utils.Tensor(name, np.ascontiguousarray(array[places]))
                 for name, array in inputs.items()
             ],
             preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
         )
-        started = time.monotonic()
-        response = await request.async_exec()
-        took_ms = 1e3 * (time.monotonic() - started)
-        if response.has_error():
-            return f"{model}: {response.error().message()}", _FAILED
-        # A copy: the answer's memory is the server's.
-        answer = pb_utils.get_output_tensor_by_name(response, self._output).as_numpy()
-        return np.array(answer), took_ms
 
 
 def in_student_share(key: bytes, share: float, salt: str) -> bool:

@@ -13,6 +13,7 @@ from harness.words.numbers import count, number, whole
 MOST_POINTS = 11_000
 """Most points that Prometheus answers at once."""
 FEWEST_POINTS = 2
+DAY_S = 86400.0
 _ROUNDING = 1e-6
 _ANSWERS = ("nv_inference_", "vllm:")
 """Counters of a server's answers, by the start of their names."""
@@ -71,7 +72,7 @@ def demand_of_query(
             "the query counts answers: while the servers were saturated, more was asked of them "
             "than it shows; counters of a gateway in front of them show it"
         )
-    return RateTrace(query, step_s, series.values, tuple(notes))
+    return RateTrace(query, step_s, series.values, tuple(notes), series.times_s[0] % DAY_S)
 
 
 def _check_whole(times_s: tuple[float, ...], start_s: float, end_s: float, step_s: float) -> None:

@@ -1,19 +1,25 @@
 """What a live scaler counts, and what is told of it; the servers are another test's."""
 
 from dataclasses import replace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 from sample_scaling import sample_scaling
+from samples import sample_variant
 
-from harness.errors import GeneratorError
+from harness.errors import GeneratorError, RunFolderError, ServerError
+from harness.flow import live_scaling
 from harness.flow.live_machine import MEASURED_S, SETTLE_S, Phases
 from harness.flow.live_scaling import arrivals_of, squeezed
+from harness.flow.live_session import LiveSession
 from harness.load.generators.driver import SLICE_S
 from harness.planning.autoscaling.outcome import outcome_of
 from harness.planning.autoscaling.rules import FleetReading, recommend
+from harness.runs.documents import write_document
+from harness.serving.replicas.replica_set import ReplicaSet, RunningReplica
 from harness.telemetry.fleet import FleetHistory, ReplicaCounters
-from harness.types import TimeSlice
+from harness.types import ServingConfig, TimeSlice
 from harness.types.autoscaling import LiveState, LiveStep, RateTrace, UtilizationRule
 
 
@@ -42,9 +48,10 @@ def state(*steps):
 
 
 def test_measured_and_predicted_stand_side_by_side():
-    """2 replicas for 20 s, 3 for 20 s: 100 replica seconds; 950 of 1,000 in time."""
+    """1 replica for 10 s, 2 for 10 s, 3 for 20 s: 90 replica seconds; 950 of 1,000 in time."""
     found = outcome_of(
         state(
+            LiveStep(0.0, 1, 1, 0, 0, 0),
             LiveStep(10.0, 2, 1, 300, 300, 0),
             LiveStep(20.0, 3, 2, 600, 580, 5),
             LiveStep(40.0, 2, 3, 1000, 950, 8),
@@ -53,8 +60,9 @@ def test_measured_and_predicted_stand_side_by_side():
     assert found.attained.value == 0.95
     # Clopper-Pearson, 950 of 1,000 at 95%.
     assert (found.attained.low, found.attained.high) == pytest.approx((0.9346, 0.9627), abs=1e-4)
-    assert found.replica_hours == pytest.approx((20 * 2 + 20 * 3) / 3600)
-    assert (found.scalings, found.most_replicas, found.failed) == (2, 3, 8)
+    assert found.replica_hours == pytest.approx((10 * 1 + 10 * 2 + 20 * 3) / 3600)
+    assert (found.scalings, found.most_replicas, found.failed) == (3, 3, 8)
+    assert (found.course.ordered, found.course.ready) == ((1.0, 2.0, 3.0), (1.0, 1.0, 2.0))
     assert (found.start_s.value, found.start_s.low, found.start_s.high) == (3.0, 2.0, 4.0)
     predicted = next(one for one in sample_scaling().outcomes if one.policy.name == found.policy)
     assert found.predicted == predicted.attained
@@ -77,6 +85,52 @@ class Fleet:
 
     def resize(self, number):
         self.ordered = number
+
+
+def test_a_live_run_says_with_how_many_replicas_it_begins(tmp_path):
+    """Its first stretch, before any decision, is one of those; a resumed run has said it."""
+
+    def begun(kept):
+        session = LiveSession(
+            kept, tmp_path / "live.json", Replicas(), lambda: 0, 0.25, lambda _: None
+        )
+        session.on_window_start()
+        session.stop()
+        return session.state.steps
+
+    (first,) = begun(state())
+    assert (first.at_s, first.ordered, first.ready, first.requests) == (0.0, 2, 2, 0)
+    assert first.counted_s == 0.25  # the first request is still to be sent
+    decided = LiveStep(5.0, 3, 2, 100, 100, 0, 5.0)
+    assert begun(state(first, decided)) == (first, decided)
+
+
+def test_a_live_run_that_does_not_say_how_it_began_is_not_gone_on_with(tmp_path, monkeypatch):
+    monkeypatch.setattr(live_scaling, "read_run", lambda _: None)
+    write_document(tmp_path, live_scaling.LIVE, state(LiveStep(5.0, 3, 2, 100, 100, 0, 5.0)))
+    with pytest.raises(RunFolderError, match="does not say with how many replicas it began"):
+        live_scaling.resume_live(tmp_path, tmp_path, lambda _: None)
+
+
+class Replicas(ReplicaSet):
+    """Two that serve, and are nowhere."""
+
+    ordered, running, start_times_s = 2, [RunningReplica("", "", lambda: None)] * 2, []
+
+    def __init__(self):
+        pass
+
+
+def test_a_replica_is_watched_by_its_own_server(monkeypatch, tmp_path):
+    class Triton(MagicMock):
+        def check(self):
+            raise ServerError("Triton ended by SIGKILL")
+
+    monkeypatch.setattr(live_scaling, "EmbeddedTriton", Triton)
+    monkeypatch.setattr(live_scaling, "TritonClient", MagicMock())
+    launch = live_scaling._Launch(None, sample_variant("student"), ServingConfig(8), tmp_path)
+    with launch(0) as running, pytest.raises(ServerError, match="SIGKILL"):
+        running.check()
 
 
 def slices(*completed):

@@ -24,7 +24,7 @@ from harness.planning.rollout.asked import OwnCounters
 from harness.planning.rollout.outcomes import NO_CLASS
 from harness.planning.rollout.stages import begin, in_student_share
 from harness.runs.documents import write_document
-from harness.serving.router import ServedPair, make_split
+from harness.serving.router import ServedPair, make_split, write_split
 from harness.tasks.classification.rows import LabelledDataset
 from harness.tasks.encoding import EncodedGroup
 from harness.types import Role, ServingConfig, TensorSpec
@@ -44,13 +44,17 @@ COLUMNS = (2, 0, 1)
 
 
 @pytest.fixture
-def pair() -> ServedPair:
+def pair(tmp_path: Path) -> ServedPair:
     student, teacher = (
         dataclasses.replace(
-            sample_variant(name, role), outputs=(TensorSpec("logits", "FP32", (3,)),)
+            sample_variant(name, role),
+            outputs=(TensorSpec("logits", "FP32", (3,)),),
+            path=tmp_path / name,
         )
         for name, role in (("student-fp32", Role.STUDENT), ("teacher-fp32", Role.TEACHER))
     )
+    for one in (student, teacher):
+        one.path.mkdir()
     serving = ServingConfig(max_batch_size=8)
     return ServedPair(student, teacher, serving, serving, COLUMNS)
 
@@ -164,6 +168,7 @@ def test_a_request_that_fails_is_its_models_failure(
     pair: ServedPair, mode: str, share: float, blamed: str, also: list[str]
 ) -> None:
     split = make_split(pair, mode=mode, salt="s")
+    write_split(split, 0.0)
     server = Server(failing=split.variant.name)
     router = RouterSplit(server, split)
     router.set_share(share)

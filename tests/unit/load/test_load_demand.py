@@ -29,6 +29,22 @@ def test_times_of_day_are_read_as_times(tmp_path):
     assert read_demand(written(tmp_path, rows)).step_s == 300.0
 
 
+@pytest.mark.parametrize(
+    ("rows", "begins_s"),
+    [
+        ("timestamp,qps\n2026-07-01T14:30:00Z,1\n2026-07-01T14:35:00Z,2\n", 52200.0),
+        ("timestamp,qps\n2026-07-01T14:30:00+02:00,1\n2026-07-01T14:35:00+02:00,2\n", 45000.0),
+        ("timestamp\n2026-07-01T14:30:00\n2026-07-01T14:30:02\n", 52200.0),
+        ("timestamp_ms,qps\n1782916200000,1\n1782916500000,2\n", 52200.0),
+        ("timestamp_s\n1782916200\n1782916202\n", 52200.0),
+        ("timestamp_s,qps\n0,1\n300,2\n", None),
+        ("timestamp_s\n1\n3\n", None),
+    ],
+)
+def test_the_time_of_day_at_which_a_trace_begins_is_kept_where_it_says_it(tmp_path, rows, begins_s):
+    assert read_demand(written(tmp_path, rows)).begins_s == begins_s
+
+
 def test_arrivals_of_azures_language_models_are_counted_by_step(tmp_path):
     """The columns of AzurePublicDataset's AzureLLMInferenceTrace files."""
     stamps = [f"2023-11-16 18:{15 + n // 60:02}:{n % 60:02}.4680590" for n in range(0, 120)]

@@ -200,5 +200,47 @@ def test_a_schedule_is_written_as_stretches_of_a_day_and_only_for_keda():
         made((ScheduleRule(300.0, (2, 3), 15.0),))
 
 
+def crons_of(*numbers, lead_s=90.0, begins_s=None):
+    """The least number, and start, end and number of each cron trigger."""
+    rule = ScheduleRule(1800.0, tuple(numbers), lead_s, begins_s)
+    document = made((rule, UTILIZATION))[KEDA]
+    read, triggers = as_keda_reads(document)
+    crons = [one.metadata for one in triggers if isinstance(one, CronTrigger)]
+    found = [(one.start, one.end, int(one.desiredReplicas)) for one in crons]
+    return read.spec.min_replica_count, found
+
+
+def test_a_schedule_is_written_at_the_time_of_day_at_which_its_trace_has_it():
+    """From 14:30 UTC on: the slots 16 to 19 are 22:30 to 00:30, and 20 to 27 are until 04:30."""
+    numbers = [2] * 16 + [6] * 4 + [9] * 8 + [2] * 20
+    least, crons = crons_of(*numbers, begins_s=14.5 * 3600)
+    assert least == 2
+    assert crons == [("28 22 * * *", "30 0 * * *", 6), ("28 0 * * *", "30 4 * * *", 9)]
+    # Not on a whole minute: no stretch is cut short.
+    assert crons_of(*numbers, begins_s=14.5 * 3600 + 20)[1][0] == ("28 22 * * *", "31 0 * * *", 6)
+
+
+@pytest.mark.parametrize(
+    ("begins_s", "words"), [(52200.0, "14:30 UTC, as the trace does"), (None, "taken for granted")]
+)
+def test_a_manifest_says_when_its_schedule_begins_and_how_that_is_known(begins_s, words):
+    rule = ScheduleRule(1800.0, (2, 5) * 24, 90.0, begins_s)
+    annotations = made((rule, UTILIZATION))[KEDA]["metadata"]["annotations"]
+    assert words in annotations["harness/schedule-begins"]
+    assert "harness/schedule-begins" not in made((UTILIZATION,))[KEDA]["metadata"]["annotations"]
+
+
+def test_what_a_schedule_asks_for_around_the_clock_is_the_least_number():
+    """KEDA refuses a trigger that starts as it ends; one longer than a day is inactive but for a
+    minute."""
+    assert crons_of(*[5] * 48) == (5, [])
+    assert crons_of(*[5] * 47, 3, lead_s=1800.0) == (5, [])
+    assert crons_of(*[5] * 47, 9, lead_s=1800.0) == (5, [("0 23 * * *", "0 0 * * *", 9)])
+    assert crons_of(*[5] * 47, 3) == (
+        2,
+        [("58 23 * * *", "30 23 * * *", 5), ("28 23 * * *", "0 0 * * *", 3)],
+    )
+
+
 def test_a_fixed_number_needs_no_autoscaler():
     assert made((FixedRule(4),)) == {}

@@ -198,6 +198,9 @@ def test_a_schedule_has_the_busiest_rate_of_every_half_hour_of_the_first_day():
     trace = RateTrace("two days", 1800.0, tuple(rates + [10.0] * 48))
     rule = schedule_of(trace, TERMS, per_replica_per_s=70.0)
     assert (rule.slot_s, rule.replicas[17:20]) == (1800.0, (1, 8, 1))
+    assert rule.begins_s is None
+    known = replace(trace, begins_s=52200.0)
+    assert schedule_of(known, TERMS, per_replica_per_s=70.0).begins_s == 52200.0
 
 
 def test_every_kind_of_policy_is_tried_a_fixed_number_first(table):

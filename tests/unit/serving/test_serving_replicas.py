@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from harness.errors import ServerError
 from harness.serving.replicas.balancer import Balancer
 from harness.serving.replicas.replica_set import ReplicaSet, RunningReplica
 
@@ -152,6 +153,7 @@ class Launches:
     def __init__(self):
         self.may_serve = threading.Semaphore(0)
         self.living = set()
+        self.dead = set()
         self.fails = False
 
     @contextmanager
@@ -161,9 +163,13 @@ class Launches:
             assert self.may_serve.acquire(timeout=60)
             if self.fails:
                 raise RuntimeError("no memory")
-            yield RunningReplica(f"replica:{number}", "")
+            yield RunningReplica(f"replica:{number}", "", lambda: self.check(number))
         finally:
             self.living.discard(number)
+
+    def check(self, number):
+        if number in self.dead or number not in self.living:
+            raise ServerError(f"replica {number} was killed")
 
 
 def until(condition):
@@ -209,3 +215,31 @@ def test_a_replica_that_does_not_come_up_is_said_and_none_is_left():
         with pytest.raises(RuntimeError, match="no memory"):
             fleet.wait_for(1)
     assert launches.living == set()
+
+
+def test_a_replica_that_dies_while_it_serves_is_said():
+    launches = Launches()
+    with ReplicaSet(launches, Frontend()) as fleet:
+        fleet.resize(3)
+        launches.may_serve.release(3)
+        fleet.wait_for(3)
+        fleet.check()
+        launches.dead.add(1)
+        with pytest.raises(ServerError, match="replica 1 was killed"):
+            fleet.check()
+
+
+def test_a_replica_that_died_before_it_was_retired_is_said_and_one_that_was_retired_is_not():
+    launches, frontend = Launches(), Frontend()
+    with ReplicaSet(launches, frontend) as fleet:
+        fleet.resize(2)
+        launches.may_serve.release(2)
+        fleet.wait_for(2)
+        newest = int(fleet.running[-1].address.removeprefix("replica:"))
+        fleet.resize(1)
+        until(lambda: newest not in launches.living)
+        fleet.check()
+        launches.dead.add(1 - newest)
+    assert (frontend.served, launches.living) == ([], set())
+    with pytest.raises(ServerError, match=f"replica {1 - newest} was killed"):
+        fleet.check()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import importlib
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,8 @@ from tritonclient.grpc import model_config_pb2 as pb
 import harness.serving
 from harness.errors import UsageError
 from harness.planning.rollout.stages import in_student_share
-from harness.serving.python_models import ModelLoader
+from harness.serving.python_models import ModelLoader, override_of
+from harness.serving.repository import model_config, write_config
 from harness.serving.router import (
     Router,
     ServedPair,
@@ -42,6 +45,8 @@ def pair(tmp_path: Path) -> ServedPair:
         dataclasses.replace(sample_variant(name, role), path=tmp_path / name)
         for name, role in (("student-fp32", Role.STUDENT), ("teacher-fp32", Role.TEACHER))
     )
+    for one in (student, teacher):
+        one.path.mkdir()
     return ServedPair(student, teacher, STUDENT, TEACHER, columns=tuple(range(9, -1, -1)))
 
 
@@ -84,6 +89,22 @@ def test_a_routers_folder_says_what_it_routes_between(pair: ServedPair) -> None:
     files = {one.name for one in (router.variant.path / "1").iterdir()}
     assert files == {"model.py", "__pycache__"}
     assert (router.variant.path / "1" / "__pycache__").is_file()
+
+
+@pytest.mark.parametrize("front", ["router", "split"])
+def test_the_models_are_left_in_the_repository_as_they_were_measured(
+    pair: ServedPair, front: str
+) -> None:
+    """What an export had written is the first configuration of the study."""
+    for one in (pair.student, pair.teacher):
+        write_config(one, ServingConfig(max_batch_size=2))
+    if front == "router":
+        write_router(make_router(pair, 0.625))
+    else:
+        write_split(make_split(pair, mode="mirror", salt=""), 0.0)
+    for one, serving in ((pair.student, STUDENT), (pair.teacher, TEACHER)):
+        config = text_format.Parse((one.path / "config.pbtxt").read_text(), pb.ModelConfig())
+        assert config == model_config(one, serving)
 
 
 def test_a_router_stands_for_both_models_and_is_no_candidate(pair: ServedPair) -> None:
@@ -150,6 +171,8 @@ def test_a_split_takes_a_key_and_says_who_answered(pair: ServedPair) -> None:
     ((_, name, override),) = loader.told
     told = json_format.Parse(override, pb.ModelConfig())
     assert name == "student-fp32-rollout"
+    kept = text_format.Parse(path.read_text(), pb.ModelConfig())
+    assert kept == told  # a container that serves the folder later goes by the same share
     assert told.parameters["share"].string_value == "0.25"
     assert told.parameters["mode"].string_value == "mirror"
 
@@ -220,3 +243,75 @@ def test_server_and_client_split_the_same_keys(model) -> None:
             assert mine == [in_student_share(key, share, salt=salt) for key in keys]
     assert all(server(key.encode(), 1.0, "s") for key in keys)
     assert not any(server(key.encode(), 0.0, "s") for key in keys)
+
+
+class Asked:
+    """Triton's side of a Python model: each row's answer is its id, in all of ten classes."""
+
+    TRITONSERVER_MEMORY_CPU = 0
+
+    def __init__(self, largest: dict[str, int]) -> None:
+        self.largest = largest
+        self.batches: list[tuple[str, int]] = []
+
+    @staticmethod
+    def Tensor(name: str, array: Any) -> Any:  # noqa: N802  (Triton's name)
+        return types.SimpleNamespace(name=name, as_numpy=lambda: array)
+
+    def PreferredMemory(self, *_: Any) -> None:  # noqa: N802
+        """Take any."""
+
+    def InferenceRequest(self, *, model_name: str, inputs: Any, **_: Any) -> Any:  # noqa: N802
+        ids = inputs[0].as_numpy()
+
+        async def async_exec() -> Any:
+            self.batches.append((model_name, len(ids)))
+            failed = len(ids) > self.largest[model_name]
+            answer = np.repeat(ids, 10, axis=1).astype(np.float32)
+            return types.SimpleNamespace(
+                has_error=lambda: failed,
+                error=lambda: types.SimpleNamespace(message=lambda: "batch too large"),
+                tensors=[self.Tensor("logits", answer)],
+            )
+
+        return types.SimpleNamespace(async_exec=async_exec)
+
+    @staticmethod
+    def InferenceResponse(tensors: Any = (), error: Any = None) -> Any:  # noqa: N802
+        return types.SimpleNamespace(tensors=list(tensors), error=error)
+
+    @staticmethod
+    def TritonError(text: str) -> str:  # noqa: N802
+        return text
+
+    @staticmethod
+    def get_input_tensor_by_name(request: Any, name: str) -> Any:
+        return next(one for one in request.tensors if one.name == name)
+
+    get_output_tensor_by_name = get_input_tensor_by_name
+
+
+def test_a_split_asks_no_more_of_the_teacher_at_once_than_it_takes(
+    pair: ServedPair, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The student's largest batch is 8, the teacher's 4: a client's six rows are two requests."""
+    triton = Asked({"student-fp32": 8, "teacher-fp32": 4})
+    front = model("split_model")
+    monkeypatch.setattr(front, "pb_utils", triton)
+    split = front.TritonPythonModel()
+    config = make_split(pair, mode="mirror", salt="s").config(1.0)
+    split.initialize({"model_config": override_of(config)})
+    ids, keys = np.arange(6)[:, None], np.array([[b"user"]] * 6, object)
+    request = triton.InferenceResponse(
+        [triton.Tensor("input_ids", ids), triton.Tensor("KEY", keys)]
+    )
+    (answer,) = asyncio.run(split.execute([request]))
+    assert answer.error is None
+    assert sorted(triton.batches) == [
+        ("student-fp32", 6),
+        ("teacher-fp32", 2),
+        ("teacher-fp32", 4),
+    ]
+    said = {one.name: one.as_numpy() for one in answer.tensors}
+    assert said["logits"][:, 0].tolist() == said["OTHER"][:, 0].tolist() == list(range(6))
+    assert (said["MODEL_MS"] >= 0).all()

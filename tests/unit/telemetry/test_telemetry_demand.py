@@ -39,6 +39,13 @@ def test_the_values_are_the_rates():
     assert "1970-01-01T00:16:40Z" in found.notes[0]
 
 
+def test_the_time_of_day_at_which_the_values_begin_is_known():
+    """14:30 UTC, three days on."""
+    start_s = 3 * 86400.0 + 14.5 * 3600
+    found = demand([series(*[1.0] * 5, start_s=start_s)], end_s=start_s + 240.0)
+    assert found.begins_s == 14.5 * 3600
+
+
 def test_counted_answers_are_said_to_hide_demand():
     """While servers are saturated their own counters say what they can, not what was asked."""
     found = demand([series(*[1.0] * 5)], "sum(rate(nv_inference_request_success[1m]))")
