@@ -127,7 +127,7 @@ def test_a_tokenizer_makes_lengths_exact() -> None:
 
 
 @pytest.mark.parametrize("ratio", [1, 2.5, 3, 4.97, 6])
-@pytest.mark.parametrize("wanted", [1, 7, 128, 2000])
+@pytest.mark.parametrize("wanted", [1, 7, 128, 500])
 def test_a_prompt_has_as_many_words_as_fit_however_many_tokens_a_word_is(
     ratio: float, wanted: int
 ) -> None:
