@@ -33,6 +33,7 @@ from harness.load.generators.messages import (
     StopLoad,
 )
 from harness.load.generators.notices import Known, RecordsKept, files_of
+from harness.load.generators.pool import drain_s
 from harness_locust.hub import LoadHub
 from harness_locust.load_part import LoadPart
 from harness_locust.orders import ProcessRole, measure_order, prepare_order, with_role
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
     from harness_locust.conductor import Conductor
 
 PREPARE_TIMEOUT_S = 60.0
-GRACE_S = 5.0
-"""Seconds beyond the request timeout in which every worker has drained."""
 BACK_WITHIN_S = 10.0
 """At the end, a worker that Locust calls missing is waited for so long after its last word."""
 JOINED_WITHIN_S = 5.0
@@ -184,7 +183,7 @@ class WorkerFleet:
             return
         for key, state in list(self._participants.items()):
             self._give(key, StopLoad((state.clock or SAME_CLOCK).there(at_ns)))
-        longest_s = self._plan.request_timeout_s + GRACE_S
+        longest_s = drain_s(self._plan.workload, self._plan.request_timeout_s)
         _wait(lambda: not self._awaited(), longest_s + (at_ns - time.monotonic_ns()) / NS)
         for key in list(self._participants):
             self._note_end(key)

@@ -45,7 +45,7 @@ from harness.load.requests.traffic import (
 from harness.load.schedule.arrivals import arrival_times_ns
 from harness.load.transports.contract import ELEMENTS, RequestFailure, Transport
 from harness.load.transports.opening import stream_opener, transport_opener
-from harness.types import GrpcImplementation, LoadMode, TensorSpec
+from harness.types import GrpcImplementation, LoadMode, TensorSpec, WireProtocol
 from harness_locust.locust_counts import LocustCounts
 from harness_locust.loop_lag import LoopLag
 from harness_locust.socket_waiter import GeventWaiter
@@ -192,6 +192,10 @@ class LoadPart:
             self._reporter.kill()
         self._over.set()
         self._complete_records()
+        if self._order.workload.protocol is WireProtocol.GRPC:
+            from harness.load.transports.grpc.http2_stream import forget_requests
+
+            forget_requests()
         gc.unfreeze()  # or what this load leaves in cycles would stay for ever
 
     def admit(self, user: TritonUser) -> None:

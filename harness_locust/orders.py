@@ -65,7 +65,7 @@ def prepare_order(plan: Plan, role: ProcessRole, folder: Path) -> Prepare:
     if plan.workload.generation is not None:
         workload = replace(plan.workload, generation=ask_for_streams(plan))
         prompts = folder / "prompts.jsonl"
-        write_requests(prompts, plan.prompts)
+        write_requests(prompts, plan.prompts())
         return replace(order, workload=workload, payloads=prompts)
     asked = ask_about(plan, read_payloads(plan.payloads))
     outputs = expected_outputs(asked.model, plan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf, isfinite
 from pathlib import Path
@@ -81,15 +82,14 @@ class Plan:
     """The variant was chosen from the server's repository: it may be loaded."""
     metrics_url: str
 
-    @property
-    def prompts(self) -> list[GenerationRequest]:
-        """What a load of streams asks.
+    def prompts(self, tell: Callable[[str], None] = lambda _: None) -> list[GenerationRequest]:
+        """What a load of streams asks; `tell` is told what of the file is left out.
 
         Raises:
             DataError: the payloads are no prompts.
         """
         lengths = parse_lengths(DEFAULT_ANSWER)
-        return list(read_prompts(self.payloads, lengths, self.workload.seed, None))
+        return list(read_prompts(self.payloads, lengths, self.workload.seed, None, tell))
 
     @property
     def is_open_loop(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -27,6 +28,8 @@ from harness.serving.external.server import BINARY_TENSORS, ExternalModel, Exter
 from harness.types import FREE_SIZE, Generation, TensorSpec, WireProtocol
 from harness_locust.plan import Plan
 from harness_locust.triton_users import make_grpc_yield
+
+logger = logging.getLogger("harness")
 
 
 def check_plan(plan: Plan) -> None:
@@ -96,7 +99,8 @@ def ask_for_streams(plan: Plan) -> Generation:
     address = ExternalAddress(
         plan.host, plan.target, plan.workload.protocol, plan.metrics_url or None
     )
-    return known_streams(address, plan.model, plan.workload, plan.prompts, plan.request_timeout_s)
+    prompts = plan.prompts(logger.warning)
+    return known_streams(address, plan.model, plan.workload, prompts, plan.request_timeout_s)
 
 
 def _opener(plan: Plan, target: Target) -> Callable[[], TensorTransport]:

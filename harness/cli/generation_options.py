@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli.console import warn
 from harness.cli.options import parse_share
 from harness.errors import UsageError
 from harness.types import Generation, StreamApi, WireProtocol
@@ -241,6 +242,7 @@ class GenerationOptions:
             MOST_REQUESTS,
             PromptShape,
             Talk,
+            first_requests,
             going_on,
             made_up,
             read_prompts,
@@ -255,11 +257,10 @@ class GenerationOptions:
             parse_lengths(self.think_time or DEFAULT_THINK_MS),
         )
         if self.prompts is not None:
-            return read_prompts(self.prompts, answer, seed, tokenize)
+            return read_prompts(self.prompts, answer, seed, tokenize, warn)
         if self.length_trace is not None:
-            opened = traced(
-                read_length_trace(self.length_trace, most=MOST_REQUESTS), seed, tokenize
-            )
+            rows = read_length_trace(self.length_trace, most=MOST_REQUESTS + 1)
+            opened = traced(first_requests(rows, self.length_trace, warn), seed, tokenize)
             return going_on(opened, talk, seed, tokenize) if talk else opened
         prompt = parse_lengths(self.prompt_tokens or DEFAULT_PROMPT)
         shape = PromptShape(prompt, answer, self.shared_prefix or 0, talk or None)

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from harness.errors import ServerError
 from harness.telemetry import host, triton
 from harness.telemetry.triton import (
+    NO_REASON,
     MetricsPage,
     ModelCounters,
     difference,
@@ -190,7 +191,13 @@ MOST = 512
 """Stretches kept; where there would be more, every two become one."""
 NEAR_S = 0.1
 _NOTHING = ModelCounters(
-    requests=0, failed=0, inferences=0, executions=0, cache_hits=0, cache_misses=0
+    requests=0,
+    failed=0,
+    inferences=0,
+    executions=0,
+    failed_by_reason={},
+    cache_hits=0,
+    cache_misses=0,
 )
 
 
@@ -221,6 +228,8 @@ class RunningCounters:
 
     def __init__(self) -> None:
         self._last: tuple[float, ModelCounters] | None = None
+        self._unexplained = 0
+        """Failures whose reasons the next metrics page tells: the last one was missed."""
         self.stretches: list[Stretch] = []
 
     @property
@@ -248,7 +257,11 @@ class RunningCounters:
             before_s, before = self._last
             exchanged = exchange_words(before, counters)
             reset = restarted or (not exchanged and was_reset(before, counters))
-            grown = _minus(counters, _NOTHING if reset or exchanged else before)
+            if reset or exchanged:
+                self._unexplained = 0
+                grown = _minus(counters, _NOTHING)
+            else:
+                counters, grown = self._grown(before, counters)
             self.stretches.append(
                 Stretch(
                     before_s, at_s, grown, reset, exchanged, gpu_utilization, gpu_memory_bytes
@@ -257,6 +270,26 @@ class RunningCounters:
         self._last = at_s, counters
         if len(self.stretches) > MOST:
             self._join_pairs()
+
+    def _grown(
+        self, before: ModelCounters, after: ModelCounters
+    ) -> tuple[ModelCounters, ModelCounters]:
+        """A reading of the same counters as the one before, and what they grew by.
+
+        A metrics page that was missed leaves the reasons as they were; what failed meanwhile counts
+        without a reason until the next page tells it.
+        """
+        reasons, unexplained = before.failed_by_reason, 0
+        if after.failed_by_reason is None and reasons is not None:
+            after = dataclasses.replace(after, failed_by_reason=reasons)
+            unexplained = self._unexplained + (after.failed or 0) - (before.failed or 0)
+        grown = _minus(after, before)
+        if grown.failed_by_reason is not None:
+            more = {NO_REASON: unexplained - self._unexplained}
+            told = _added(grown.failed_by_reason, more, 1)
+            grown = dataclasses.replace(grown, failed_by_reason=told)
+        self._unexplained = unexplained
+        return after, grown
 
     def total(self, start_s: float = 0.0, end_s: float = inf) -> ServerMetrics:
         """What happened in the stretches whose middle lies within; None where nothing was read."""
@@ -315,8 +348,8 @@ def _plus(one: ModelCounters, other: ModelCounters) -> ModelCounters:
 
 def _combined(one: ModelCounters, other: ModelCounters, sign: int) -> ModelCounters:
     reasons = None
-    if one.failed_by_reason is not None:
-        reasons = _added(one.failed_by_reason, other.failed_by_reason or {}, sign)
+    if one.failed_by_reason is not None and other.failed_by_reason is not None:
+        reasons = _added(one.failed_by_reason, other.failed_by_reason, sign)
     return ModelCounters(
         requests=_number(one.requests, other.requests, sign),
         failed=_number(one.failed, other.failed, sign),

@@ -48,6 +48,8 @@ _NS_PER_MS = 1e6
 _READINGS = 3
 """Most readings until one is not torn: one in 800 is, under load, and the next was whole each
 time."""
+NO_REASON = "UNSPECIFIED"
+"""The reason of failures of which only the number is told."""
 
 
 @dataclass(frozen=True)
@@ -248,7 +250,7 @@ def _failures(before: ModelCounters, after: ModelCounters) -> dict[str, int]:
     if before.failed_by_reason is not None and after.failed_by_reason is not None:
         return _grown(before.failed_by_reason, after.failed_by_reason)
     failed = _minus(after.failed, before.failed)
-    return {"UNSPECIFIED": failed} if failed else {}
+    return {NO_REASON: failed} if failed else {}
 
 
 def was_reset(before: ModelCounters, after: ModelCounters) -> bool:

@@ -128,6 +128,9 @@ class Generation:
     """Whether the tensors of a model on Triton have a batch dimension."""
     converses: bool = False
     """Whether requests are turns of conversations, between which a slot rests on purpose."""
+    prompts: int = 0
+    """Different requests that are sent, turns of conversations included, before the first comes
+    again; 0 where it is not told."""
 
 
 class LoadMode(StrEnum):

@@ -83,7 +83,8 @@ def prepared_generation(
     waits_s = REQUEST_TIMEOUT_S if timeout_s is None else timeout_s
     with _opened(address, model, generation) as (site, known, serving):
         converses = any(one.turns for one in requests)
-        asked = dataclasses.replace(known, converses=converses)
+        prompts = sum(1 + len(one.turns) for one in requests)
+        asked = dataclasses.replace(known, converses=converses, prompts=prompts)
         workload = dataclasses.replace(workload, generation=asked)
         _try_first(address, model, workload, requests, waits_s)
         name = in_file_names(model)

@@ -23,7 +23,7 @@ from harness.load.generators.messages import LoadProgress, Prepare
 from harness.load.generators.process import START_TIMEOUT_S
 from harness.load.generators.switchboard import Switchboard
 from harness.load.transports.address import Target
-from harness.load.transports.opening import answers_are_stamped
+from harness.load.transports.opening import answers_are_stamped, longest_request_s
 from harness.types import (
     GrpcImplementation,
     LoadResult,
@@ -169,7 +169,7 @@ class LoadGenerators:
         try:
             self._prepare(load, job, busy, shares)
             running = LoadDriver(busy, job.workload, watcher, check, listen, load=load)
-            result = running.drive(drain_s=2 * self._request_timeout_s + DRAIN_GRACE_S)
+            result = running.drive(drain_s=drain_s(job.workload, self._request_timeout_s))
             problem = switchboard.await_records()
             return replace(
                 result,
@@ -259,6 +259,11 @@ class LoadGenerators:
             one.send(order)
         allowed_s = START_TIMEOUT_S + PREPARE_TIMEOUT_S + self._request_timeout_s
         gather(busy, deadline_ns=time.monotonic_ns() + int(allowed_s * _NS))
+
+
+def drain_s(workload: Workload, timeout_s: float) -> float:
+    """How long the requests in flight at a load's end are waited for: each may have to connect."""
+    return timeout_s + longest_request_s(workload, timeout_s) + DRAIN_GRACE_S
 
 
 def split_concurrency(concurrency: int, processes: int) -> list[int]:

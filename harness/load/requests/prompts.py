@@ -1,8 +1,9 @@
 """The pool of prompts that a load sends: from a data set, or made up to lengths.
 
 Made-up prompts are rows of common English words in random order, each of which nearly every
-tokenizer has as one token; with the model's tokenizer their lengths are exact. No two prompts begin
-alike unless they are to, so that a server's prefix cache answers none by chance.
+tokenizer has as one token; with the model's tokenizer they are as many words as fit into their
+lengths. No two prompts of the pool begin alike unless they are to. A load of more requests than the
+pool has sends them again: from then on a server's prefix cache may hold them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from harness.errors import DataError
 from harness.load.requests.generation import GenerationRequest, Turn
 from harness.load.requests.lengths import BLOCK_TOKENS, Lengths, TracedLengths
 from harness.load.requests.payloads import POOL_REQUESTS
+from harness.words.numbers import count
 
 MOST_REQUESTS = 20_000
 """Most requests of a data set or trace that are sent in turn; after the last comes the first
@@ -36,6 +38,7 @@ _WORDS = """
 _PROMPT_STREAM, _LEAVE_STREAM, _TURN_STREAM = 2, 3, 4
 """Keep these random numbers apart from those of the arrivals, drawn by the same seed."""
 
+_Row = TypeVar("_Row")
 Tokenize = Callable[[str], Sequence[int]]
 """The tokens of a text, by the model's tokenizer, without special ones."""
 
@@ -136,34 +139,57 @@ def _words(count: int, generator: np.random.Generator) -> list[str]:
 def _request(
     words: list[str], tokens: int, max_tokens: int, tokenize: Tokenize | None
 ) -> GenerationRequest:
-    """A prompt of so many tokens; of so many words where no tokenizer counts."""
+    """A prompt of so many tokens, or as many of its words as fit; of words without a tokenizer."""
     if tokenize is None:
         return GenerationRequest(" ".join(words), max_tokens)
-    kept = len(words)
-    while (found := len(tokenize(" ".join(words[:kept])))) > tokens and kept > 1:
-        kept -= max(1, (found - tokens) // 2)
+
+    def counted(kept: int) -> int:
+        return len(tokenize(" ".join(words[:kept])))
+
+    kept, found = len(words), counted(len(words))
+    while found > tokens and kept > 1:
+        kept -= max(1, (found - tokens) * kept // found)
+        found = counted(kept)
+    while found < tokens and kept < len(words) and (more := counted(kept + 1)) <= tokens:
+        kept, found = kept + 1, more
     return GenerationRequest(" ".join(words[:kept]), max_tokens, input_tokens=found)
 
 
+def first_requests(rows: Sequence[_Row], path: Path, tell: Callable[[str], None]) -> Sequence[_Row]:
+    """As many rows of a file as are sent in turn; that there are more is told."""
+    if len(rows) > MOST_REQUESTS:
+        tell(
+            f"{path}: its first {count(MOST_REQUESTS)} rows are sent, then the first again: a load "
+            f"of more requests repeats them; split the file to send the others"
+        )
+    return rows[:MOST_REQUESTS]
+
+
 def read_prompts(
-    path: Path, answer: Lengths, seed: int, tokenize: Tokenize | None
+    path: Path,
+    answer: Lengths,
+    seed: int,
+    tokenize: Tokenize | None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> list[GenerationRequest]:
     """A data set of prompts: JSON lines, in their order.
 
     A row has `prompt` (or `text_input`, or `text`), or `messages` of a chat; and `max_tokens` (or
     `output_tokens`, or `output_length`), where it has not, a length is drawn. It may have `turns`
-    that follow: texts, or objects of `prompt`, `max_tokens` and `think_s`.
+    that follow: texts, or objects of `prompt`, `max_tokens` and `think_s`. `tell` is told that the
+    file has more than `MOST_REQUESTS`, which are left out.
 
     Raises:
         DataError: no such file, or the first line that has no prompt.
     """
     try:
         with path.open(encoding="utf-8-sig") as file:
-            lines = [(at, line) for at, line in enumerate(file, 1) if line.strip()][:MOST_REQUESTS]
+            lines = [(at, line) for at, line in enumerate(file, 1) if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: no data set can be read: {error}") from error
     if not lines:
         raise DataError(f"{path}: the data set is empty", next_step=_ROW)
+    lines = list(first_requests(lines, path, tell))
     drawn = answer.draw(len(lines), np.random.default_rng([_PROMPT_STREAM, seed])).tolist()
     found = [
         _of_row(f"{path}, line {at}", line, most)

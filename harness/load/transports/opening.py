@@ -8,7 +8,7 @@ from functools import partial
 from harness.load.transports.address import Target
 from harness.load.transports.contract import TensorTransport, Transport
 from harness.load.transports.sockets import ReadWaiter, kernel_stamps
-from harness.types import Generation, GrpcImplementation, WireProtocol
+from harness.types import Generation, GrpcImplementation, WireProtocol, Workload
 
 
 def answers_are_stamped(
@@ -17,6 +17,21 @@ def answers_are_stamped(
     """Whether latencies end when the kernel received the answer, not when it was read."""
     grpcio = protocol is WireProtocol.GRPC and grpc is GrpcImplementation.GRPCIO
     return not target.encrypted and not grpcio and kernel_stamps()
+
+
+def longest_request_s(workload: Workload, timeout_s: float) -> float:
+    """How long a request in flight may take until it ends by itself, its connection made already.
+
+    Args:
+        workload: what is asked.
+        timeout_s: of a request; of a stream, for each gap of its answer.
+    """
+    if workload.generation is None:
+        return timeout_s
+    from harness.load.transports.streams.http import LONGEST_S
+
+    # The wait for its first bytes comes before that time, and its last gap may begin within it.
+    return timeout_s + LONGEST_S + timeout_s
 
 
 def transport_opener(

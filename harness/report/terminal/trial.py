@@ -178,10 +178,22 @@ def _stream_rows(result: TrialResult) -> list[tuple[str, str]]:
         if irregular := found.counts.irregular:
             said = ", ".join(f"{kind} {count(n)}" for kind, n in sorted(irregular.items()))
             rows.append(("irregular answers", said))
+        rows += _repeats(result)
     if result.goodput is not None:
         good = result.goodput
         rows.append(("goodput", _rate(GOODPUT, good.requests_per_s, good.bounds)))
     return rows
+
+
+def _repeats(result: TrialResult) -> list[tuple[str, str]]:
+    """A row where prompts were sent again: what a server's cache holds of them is not read anew."""
+    generation = result.trial.workload.generation
+    sent = result.requests + result.failures
+    if generation is None or not 0 < generation.prompts < sent:
+        return []
+    said = f"{count(sent)} requests were sent of {count(generation.prompts)} different ones: of "
+    said += "those that come again, the time to first token is a prefix cache's where there is one"
+    return [("prompts sent again", said)]
 
 
 def _rate(metric: str, value: float, bounds: Interval | None) -> str:

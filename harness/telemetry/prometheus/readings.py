@@ -19,6 +19,7 @@ from harness.telemetry.host import HostReading
 from harness.telemetry.prometheus import host as scraped_host
 from harness.telemetry.prometheus.client import (
     FEWEST_SCRAPES,
+    LATE_SCRAPES,
     Increase,
     Prometheus,
     QueryFailure,
@@ -145,9 +146,8 @@ class ScrapedReadings:
         def ask() -> list[Series]:
             now_s = time.time() + ahead_s
             length_s = now_s - start_s + LOOKBACK_S
-            return self._meant(
-                self._prometheus.samples(self._selector(), end_s=now_s, length_s=length_s)
-            )
+            found = self._prometheus.samples(self._selector(), end_s=now_s, length_s=length_s)
+            return self._meant(without_vanished(found, start_s, end_s))
 
         return await_scrape(ask, start_s, end_s, now_s=lambda: time.time() + ahead_s)
 
@@ -174,6 +174,28 @@ class ScrapedReadings:
     @staticmethod
     def _instances(found: Sequence[Series]) -> tuple[str, ...]:
         return tuple(sorted({one.labels.get("instance", "") for one in found}))
+
+
+def without_vanished(found: Sequence[Series], start_s: float, end_s: float) -> list[Series]:
+    """The series without those of targets that were gone before the window began.
+
+    A server that was replaced minutes ago is within `LOOKBACK_S` still. Where none was scraped
+    inside the window all stay, so that what is said of them is said of what there is.
+    """
+    there = [
+        one
+        for one in found
+        if one.labels.get("__name__") == REQUESTS and _inside(one, start_s, end_s)
+    ]
+    if not there:
+        return list(found)
+    usual_s = max((one.interval_s or 0.0 for one in there), default=0.0)
+
+    def stands(one: Series) -> bool:
+        late_s = LATE_SCRAPES * (one.interval_s or usual_s)
+        return bool(one.times_s) and one.times_s[-1] >= start_s - late_s
+
+    return list(filter(stands, found))
 
 
 def await_scrape(

@@ -13,7 +13,17 @@ from harness.errors import GeneratorError
 from harness.load.generators import driver
 from harness.load.generators.driver import LEAD_S, SLICE_S, LoadDriver
 from harness.load.generators.messages import LoadEnded, LoadProgress, Measure, StopLoad
-from harness.types import RESPONSE, Latencies, TimeSlice, WireProtocol, Workload
+from harness.load.generators.pool import DRAIN_GRACE_S, drain_s
+from harness.load.transports.streams.http import LONGEST_S
+from harness.types import (
+    RESPONSE,
+    Generation,
+    Latencies,
+    StreamApi,
+    TimeSlice,
+    WireProtocol,
+    Workload,
+)
 from tests.virtual_time import VirtualClock
 
 NS = 1_000_000_000
@@ -194,6 +204,13 @@ def test_what_has_not_ended_when_the_drain_is_over_hangs(clock):
     with pytest.raises(GeneratorError, match="generator 0 hangs: its load ended 3 s ago"):
         drive(Generator(clock, hangs=True), Watched(clock))
     assert clock.at_ns == START_NS + 6 * NS
+
+
+def test_requests_of_streams_are_waited_for_as_long_as_an_answer_may_take():
+    plain = Workload(WireProtocol.HTTP, 1, 1, seed=0, duration_s=1.0, warmup_s=0.0)
+    streams = replace(plain, generation=Generation(StreamApi.CHAT))
+    assert drain_s(plain, 30.0) == 2 * 30 + DRAIN_GRACE_S
+    assert drain_s(streams, 30.0) == LONGEST_S + 3 * 30 + DRAIN_GRACE_S
 
 
 def test_the_server_is_looked_at_every_second_and_may_end_the_load_at_once(clock):

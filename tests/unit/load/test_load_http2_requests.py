@@ -9,6 +9,8 @@ from http2_server import Peer, scripted_server
 from hyperframe import frame as frames
 
 from harness.load.transports.address import Target
+from harness.load.transports.grpc import http2_stream
+from harness.load.transports.grpc.http2_stream import cut_request, frame_request
 
 # What the client says
 
@@ -49,6 +51,20 @@ def test_the_request_headers_are_grpcs() -> None:
         "grpc-timeout": "2500000u",
         "authorization": "Bearer x",
     }
+
+
+def test_only_requests_that_are_cut_are_remembered_and_those_until_the_load_ends() -> None:
+    http2_stream.forget_requests()
+    small, large = frame_request(b"h", b"x" * 16_384), frame_request(b"h", b"x" * 100_000)
+    assert cut_request(large) is None
+    assert http2_stream._cut.cache_info().currsize == 0
+    found = cut_request(small)
+    assert found is not None
+    assert found.data_bytes == 16_384
+    assert cut_request(small) is found
+    assert cut_request(frame_request(b"h", b"x" * 16_385)) is None
+    http2_stream.forget_requests()
+    assert http2_stream._cut.cache_info().currsize == 0
 
 
 # Flow control

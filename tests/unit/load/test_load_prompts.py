@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from harness.cli.generation_options import GenerationOptions
 from harness.errors import DataError, UsageError
+from harness.load.requests import prompts
 from harness.load.requests.generation import (
     GenerationRequest,
     encode_requests,
@@ -17,6 +20,7 @@ from harness.load.requests.generation import (
     write_requests,
 )
 from harness.load.requests.lengths import TracedLengths, parse_lengths, read_length_trace
+from harness.load.requests.payloads import POOL_REQUESTS
 from harness.load.requests.prompts import (
     PromptShape,
     made_up,
@@ -120,6 +124,58 @@ def test_a_tokenizer_makes_lengths_exact() -> None:
     )
     assert {len(one.prompt.split()) for one in pool} == {15}
     assert {one.input_tokens for one in pool} == {30}
+
+
+@pytest.mark.parametrize("ratio", [1, 2.5, 3, 4.97, 6])
+@pytest.mark.parametrize("wanted", [1, 7, 128, 500])
+def test_a_prompt_has_as_many_words_as_fit_however_many_tokens_a_word_is(
+    ratio: float, wanted: int
+) -> None:
+    calls = 0
+
+    def tokenize(text: str) -> range:
+        nonlocal calls
+        calls += 1
+        return range(math.ceil(ratio * len(text.split())))
+
+    shape = PromptShape(parse_lengths(str(wanted)), TEN)
+    (counted,) = {one.input_tokens for one in made_up(shape, 1, tokenize)}
+    assert max(1, wanted - ratio) < counted <= max(wanted, math.ceil(ratio)) or counted == wanted
+    assert calls <= 6 * POOL_REQUESTS, "a prompt is counted a few times, not once a word"
+
+
+def test_words_of_unlike_lengths_fill_a_prompt_too() -> None:
+    def tokenize(text: str) -> str:
+        return text.replace(" ", "")
+
+    pool = made_up(PromptShape(parse_lengths("300"), TEN), 1, tokenize)
+    assert all(300 - len("government") < one.input_tokens <= 300 for one in pool)
+    assert all(one.input_tokens == len(tokenize(one.prompt)) for one in pool)
+
+
+def test_a_file_of_more_rows_than_are_sent_in_turn_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompts, "MOST_REQUESTS", 3)
+    path, told = tmp_path / "prompts.jsonl", []
+    path.write_text('{"prompt": "x"}\n' * 3)
+    assert len(read_prompts(path, TEN, 1, None, told.append)) == 3
+    assert told == []
+    path.write_text('{"prompt": "x"}\n' * 4)
+    assert len(read_prompts(path, TEN, 1, None, told.append)) == 3
+    (said,) = told
+    assert said.startswith(f"{path}: its first 3 rows are sent")
+
+
+def test_a_longer_trace_of_lengths_is_told_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(prompts, "MOST_REQUESTS", 2)
+    path = tmp_path / "trace.csv"
+    path.write_text("ContextTokens,GeneratedTokens\n" + "3,4\n" * 3)
+    options = GenerationOptions(StreamApi.CHAT, length_trace=path)
+    assert len(options.requests(1)) == 2
+    assert "its first 2 rows are sent" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_data_set_s_rows_are_sent_in_their_order(tmp_path: Path) -> None:

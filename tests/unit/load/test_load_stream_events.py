@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tritonclient.grpc import service_pb2
 
 from harness.load.transports.contract import RequestFailure
 from harness.load.transports.streams.events import (
@@ -17,6 +18,7 @@ from harness.load.transports.streams.events import (
     parse_generate,
     parse_openai,
 )
+from harness.load.transports.streams.grpc import ResponseReader
 from harness.load.transports.streams.tokens import TokenStream
 
 
@@ -79,6 +81,65 @@ def test_events_with_the_ids_of_their_tokens_are_too(
     EventReader(stream, parse_generate).take(events, 7)
     assert [one.decode() for one in stream.texts] == [text for text, *_ in told]
     assert stream.tokens == [count for *_, count in told]
+
+
+@pytest.mark.parametrize("last", ["stop", "None"])
+def test_the_vllm_backend_s_word_for_no_reason_is_none(last: str) -> None:
+    """It writes Python's None as text in every response but the last."""
+    stream, read_in_full = TokenStream(), []
+
+    def parse(*event: Any) -> Any:
+        read_in_full.append(event)
+        return parse_generate(*event)
+
+    reasons = ["None"] * 5 + [last]
+    events = [json.dumps({"finish_reason": one, "text_output": "w"}).encode() for one in reasons]
+    EventReader(stream, parse).take(events, 7)
+    finish_generate(stream)
+    stream.settle(0, None)
+    assert stream.finish_reason == (None if last == "None" else last)
+    assert ("no_finish_reason" in stream.irregular) == (last == "None")
+    assert len(read_in_full) == (1 if last == "None" else 2), "the others are recognised"
+    assert stream.tokens == [1] * 6
+
+
+@pytest.mark.parametrize("last", ["stop", "None"])
+def test_nor_is_it_over_grpc(last: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, read_in_full = TokenStream(), []
+    reader = ResponseReader(stream)
+    read_message = reader._read
+    monkeypatch.setattr(
+        reader, "_read", lambda *one: (read_in_full.append(one), read_message(*one))[1]
+    )
+    for reason in ["None"] * 5 + [last]:
+        response = service_pb2.ModelStreamInferResponse()
+        for name, value in (("text_output", b"w"), ("finish_reason", reason.encode())):
+            response.infer_response.outputs.add(name=name, datatype="BYTES", shape=[1])
+            packed = len(value).to_bytes(4, "little") + value
+            response.infer_response.raw_output_contents.append(packed)
+        message = response.SerializeToString()
+        reader.take([b"\0" + len(message).to_bytes(4, "big") + message], 7)
+    stream.settle(0, None)
+    assert stream.finish_reason == (None if last == "None" else last)
+    assert ("no_finish_reason" in stream.irregular) == (last == "None")
+    assert len(read_in_full) == (1 if last == "None" else 2), "the others are recognised"
+    assert stream.tokens == [1] * 6
+
+
+@pytest.mark.parametrize(("cached", "told"), [(0, False), (3, False), (8, True), (15, True)])
+def test_a_prompt_that_was_in_the_server_s_cache_is_told(cached: int, told: bool) -> None:
+    usage = {
+        "completion_tokens": 1,
+        "prompt_tokens": 16,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
+    ends = json.dumps({"choices": [], "usage": usage}).encode()
+    stream = read([chunk("w"), ends])
+    assert ("prompt_cached" in stream.irregular) == told
+    usage["prompt_tokens_details"] = None  # type: ignore[assignment]
+    assert (
+        "prompt_cached" not in read([chunk("w"), json.dumps({"usage": usage}).encode()]).irregular
+    )
 
 
 def test_an_event_of_another_form_between_is_read_and_the_order_is_kept() -> None:

@@ -33,6 +33,7 @@ from token_server import (
 
 from harness.load.requests.generation import GenerationRequest
 from harness.load.transports.contract import ClientLeft, RequestFailure
+from harness.load.transports.streams import http
 
 STEADY = StreamScript(evenly(6, first_s=0.03, gap_s=0.02))
 IDS = {"x-request-id", "id"}
@@ -264,6 +265,7 @@ def test_an_error_in_the_middle_is_a_failure_under_whatever_status(
     failure = failure_of(client)
     assert failure.kind == "stream_error"
     assert "the engine died" in str(failure)
+    assert client.transport.identity.decode() == client.played().identity != ""
     assert len(client.transport.stream.times_ns) == 2
 
 
@@ -405,6 +407,24 @@ def test_a_kept_connection_that_ends_without_a_byte_is_no_answer() -> None:
             assert (stream.tokens, stream.input_tokens, stream.reported_tokens) == ([1], 37, 2)
             assert stream.irregular == again
         assert (server.connections, len(server.requests)) == (2, 3)
+
+
+def test_a_kept_connection_that_ends_after_a_wait_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was waited for is the server's failure, and no second request hides it."""
+    monkeypatch.setattr(http, "HUNG_UP_WITHIN_S", 0.0)
+    answer = HEAD % len(LLAMA_CPP) + LLAMA_CPP
+
+    def hangs_up(peer: Peer) -> None:
+        peer.answer(answer)
+        peer.request()
+
+    with ScriptedServer(hangs_up, lambda peer: peer.answer(answer)) as server:
+        client = chat_client(server)
+        client.ask()
+        assert failure_of(client).kind == "connection"
+        assert (server.connections, len(server.requests)) == (1, 2)
 
 
 def test_a_new_connection_that_ends_without_a_byte_is_a_failure() -> None:

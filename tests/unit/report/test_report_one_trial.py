@@ -14,10 +14,13 @@ from harness.types import (
     SERVICE,
     ArrivalProcess,
     Decision,
+    Generation,
     LoadMode,
     Percentile,
     ServingConfig,
+    StreamApi,
 )
+from harness.types.streams import StreamCounts, StreamFigures
 
 SLO = parse_objective("p95 < 50 ms")
 
@@ -71,6 +74,17 @@ def test_an_open_loop_shows_what_fell_due_and_what_was_dropped(result):
     assert "17" in line(text, "dropped")
     assert "0.85 s cut" in line(text, "warm-up")
     assert "0.400 ms" in line(text, "event loop lag")
+
+
+@pytest.mark.parametrize(("prompts", "said"), [(0, False), (256, True), (10**9, False)])
+def test_prompts_that_were_sent_again_are_told(result, prompts, said):
+    generation = Generation(StreamApi.CHAT, prompts=prompts)
+    workload = dataclasses.replace(result.trial.workload, generation=generation)
+    trial = dataclasses.replace(result.trial, workload=workload)
+    streams = StreamFigures(StreamCounts(), 0.0)
+    told = dataclasses.replace(result, trial=trial, streams=streams, requests=3000, failures=7)
+    text = printed(trial_table(told), width=300)
+    assert ("3,007 requests were sent of 256 different ones" in text) == said
 
 
 def test_the_decision_is_shown_only_where_an_objective_was_asked_for(result):

@@ -84,6 +84,45 @@ def test_another_version_is_told_and_its_counters_begin_at_nothing() -> None:
     assert counters.total(2.0).exchanged == "", "the stretch after it is sound"
 
 
+def with_reasons(requests: int, failed: int, *, missed: bool = False) -> ModelCounters:
+    told = None if missed else {"OTHER": failed, "REJECTED": 0}
+    return replace(reading(requests), failed=failed, failed_by_reason=told)
+
+
+@pytest.mark.parametrize(
+    ("failed", "missed", "expected"),
+    [
+        ([7, 7, 7, 7, 7], {2}, {}),
+        ([7, 8, 9, 9, 10], {2, 3}, {"OTHER": 3}),
+        ([7, 9, 12, 13], {2, 3}, {"OTHER": 2, "UNSPECIFIED": 4}),
+        ([7, 9, 10, 1, 2], {2, 3}, {"UNSPECIFIED": 5}),
+    ],
+)
+def test_a_metrics_page_that_was_missed_books_no_earlier_failures(
+    failed: list[int], missed: set[int], expected: dict[str, int]
+) -> None:
+    """The third server is not seen again; the fourth is restarted with its page missing."""
+    counters = RunningCounters()
+    for second, count in enumerate(failed):
+        counters.take(float(second), with_reasons(100, count, missed=second in missed))
+    assert counters.total().failures == expected
+
+
+def test_without_a_first_metrics_page_failures_have_no_reason_and_are_not_more() -> None:
+    counters = RunningCounters()
+    for second, (failed, told) in enumerate([(7, None), (9, {"OTHER": 9}), (10, {"OTHER": 10})]):
+        counters.take(float(second), replace(reading(100), failed=failed, failed_by_reason=told))
+    assert counters.total().failures == {"UNSPECIFIED": 3}
+    assert counters.total(1.0).failures == {"OTHER": 1}
+
+
+def test_after_a_restart_all_failures_are_new() -> None:
+    counters = RunningCounters()
+    for second, (count, failed) in enumerate([(50, 7), (60, 7), (3, 2), (9, 4)]):
+        counters.take(float(second), with_reasons(count, failed))
+    assert counters.total().failures == {"OTHER": 4}
+
+
 def test_answers_of_the_cache_add_up() -> None:
     counters = RunningCounters()
     for second, (count, hits) in enumerate([(50, 0), (100, 40), (150, 90)]):

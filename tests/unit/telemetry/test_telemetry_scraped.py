@@ -14,7 +14,12 @@ import pytest
 
 from harness.errors import UsageError
 from harness.telemetry.prometheus.client import Prometheus, QueryFailure, Series, parse_prometheus
-from harness.telemetry.prometheus.readings import ScrapedReadings, await_scrape, server_metrics
+from harness.telemetry.prometheus.readings import (
+    ScrapedReadings,
+    await_scrape,
+    server_metrics,
+    without_vanished,
+)
 from harness.types import HostMetrics, ServerMetrics
 
 SECONDS = tuple(float(at) for at in range(12))
@@ -250,6 +255,51 @@ def test_two_servers_of_one_model_must_be_told_apart(scripted: Scripted) -> None
     server, _ = opened_and_closed(window_of(scripted))
     assert "several servers serve" in server.problem
     assert "--prometheus-match 'instance=\"a:1\"'" in server.problem
+
+
+def moved(series: list[Series], by_s: float) -> list[Series]:
+    return [
+        Series(one.labels, tuple(at + by_s for at in one.times_s), one.values) for one in series
+    ]
+
+
+def test_a_server_that_was_gone_before_the_window_is_none_of_it() -> None:
+    dead, ours = moved(of_triton(instance="a:1"), -60.0), of_triton(instance="b:1")
+    there = without_vanished([*dead, *ours], 1.3, 9.8)
+    assert there == ours
+    assert server_metrics(there, 1.3, 9.8).requests == 850
+    assert server_metrics([*dead, *ours], 1.3, 9.8).problem, "what the dead one's series did"
+    once = Series(dead[0].labels, (-5.0,), (3.0,))
+    assert without_vanished([once, *ours], 1.3, 9.8) == ours
+
+
+def test_a_server_that_ends_with_the_window_s_start_or_in_it_is_one() -> None:
+    ours = of_triton(instance="b:1")
+    for by_s in (-11.0, -5.0):
+        both = [*moved(of_triton(instance="a:1"), by_s), *ours]
+        assert without_vanished(both, 1.3, 9.8) == both
+
+
+def test_where_no_server_was_scraped_in_the_window_all_that_there_is_is_told_of() -> None:
+    dead = moved(of_triton(instance="a:1"), -60.0)
+    assert without_vanished(dead, 1.3, 9.8) == dead
+    assert "no scrape" in server_metrics(dead, 1.3, 9.8).problem
+
+
+def test_a_replaced_server_is_not_a_second_one(scripted: Scripted) -> None:
+    window = window_of(scripted)
+    window.open()
+    began_s = time.time()
+    time.sleep(0.35)
+    window.close()
+    labels = {"__name__": "nv_inference_request_success", "instance": "new:1"}
+    times_s = tuple(began_s - 1 + 0.1 * at for at in range(30))
+    new = Series(labels, times_s, tuple(10.0 * at for at in range(30)))
+    old = Series({**labels, "instance": "old:1"}, tuple(at - 60 for at in times_s), new.values)
+    scripted.fill([old, new], 0.0)
+    server, _ = window.figures()
+    assert not server.problem
+    assert server.requests is not None
 
 
 def test_the_target_that_is_known_is_taken(scripted: Scripted) -> None:

@@ -88,9 +88,22 @@ class FramedRequest(NamedTuple):
         return b"".join(parts)
 
 
-@lru_cache(maxsize=4096)
+_LONGEST_CUT = 2 * (frames.HEADER_BYTES + frames.SMALLEST_MAX_FRAME_BYTES)
+"""What is longer has several DATA frames: it need not be remembered to be known again."""
+
+
 def cut_request(framed: bytes) -> FramedRequest | None:
     """Cut a request of `frame_request`; None if it has more than one DATA frame."""
+    return None if len(framed) > _LONGEST_CUT else _cut(framed)
+
+
+def forget_requests() -> None:
+    """Let go of the requests of a load that has ended."""
+    _cut.cache_clear()
+
+
+@lru_cache(maxsize=4096)
+def _cut(framed: bytes) -> FramedRequest | None:
     data_at = frames.HEADER_BYTES + int.from_bytes(framed[:3], "big")
     data_bytes = int.from_bytes(framed[data_at : data_at + 3], "big")
     if data_at + frames.HEADER_BYTES + data_bytes != len(framed):

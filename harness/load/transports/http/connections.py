@@ -94,6 +94,11 @@ class KeptConnection:
             return False
         return not self._gave_up
 
+    @property
+    def asked_ago_s(self) -> float:
+        """Seconds since the last request was sent."""
+        return time.monotonic() - self._asked_s
+
     def ask(
         self, request: bytes, timeout_s: float, heard_ns: Callable[[], int] | None = None
     ) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from harness.load.transports.contract import RequestFailure
-from harness.load.transports.streams.tokens import BAD_TEXT, NO_DONE, TokenStream
+from harness.load.transports.streams.tokens import BAD_TEXT, CACHED, NO_DONE, TokenStream
 from harness.types.generation import (
     FINISH_REASON,
     NUM_INPUT_TOKENS,
@@ -26,6 +26,8 @@ from harness.types.generation import (
 )
 
 DONE = b"[DONE]"
+NO_REASON = "None"
+"""The finish reason that Triton's vLLM backend writes while an answer goes on: Python's None."""
 _QUOTE, _BACKSLASH = b'"\\'
 """As numbers: CPython looks a byte up in bytes ten times faster than bytes of length one."""
 _LONGEST_QUOTE = 300
@@ -201,6 +203,7 @@ def parse_openai(stream: TokenStream, event: Mapping[str, Any], at_ns: int) -> L
         reported = usage.get("completion_tokens")
         stream.reported_tokens = None if reported is None else _whole(reported)
         stream.input_tokens = _whole(usage.get("prompt_tokens") or 0) or stream.input_tokens
+        _note_cached(stream, usage)
     if choice.get("finish_reason"):
         stream.finish_reason, stream.finished_ns = str(choice["finish_reason"]), at_ns
     if text:
@@ -215,6 +218,16 @@ def parse_openai(stream: TokenStream, event: Mapping[str, Any], at_ns: int) -> L
     stream.add(at_ns, 1, text.encode(errors="replace"))
     # With a finish reason or a usage it is not the form of the others.
     return None if usage or choice.get("finish_reason") or learnt is None else (*learnt, 1)
+
+
+def _note_cached(stream: TokenStream, usage: Mapping[str, Any]) -> None:
+    """Note a prompt of which the server had half or more in its prefix cache.
+
+    Less than that is what all prompts of a chat template begin with.
+    """
+    cached = _whole((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
+    if cached and 2 * cached >= stream.input_tokens:
+        stream.irregular.add(CACHED)
 
 
 def _text_of(choice: Mapping[str, Any]) -> tuple[tuple[str, str] | None, str]:
@@ -319,7 +332,7 @@ def add_response(
         text: its `text_output`.
         tokens: its `num_output_tokens`, where it has that.
         ids: how many its `token_ids` are, where it has those.
-        reason: its `finish_reason`; empty while it goes on.
+        reason: its `finish_reason`; empty, or `NO_REASON`, while it goes on.
         input_tokens: its `num_input_tokens`.
 
     Returns:
@@ -327,7 +340,8 @@ def add_response(
     """
     told = ids if tokens is None else tokens
     stream.told |= told is not None
-    stream.finish_reason = reason or stream.finish_reason
+    if reason != NO_REASON:
+        stream.finish_reason = reason or stream.finish_reason
     stream.input_tokens = input_tokens or stream.input_tokens
     count = int(bool(text)) if told is None else told
     stream.add(at_ns, count, text)

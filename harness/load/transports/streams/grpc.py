@@ -89,6 +89,8 @@ class GrpcStreamTransport(GrpcTransport):
                 raise late_token(self._target, self.stream, self._timeout_s) from error
             raise self._broken(error) from error
         except BaseException:
+            if self._connection is not None and self.stream is not NOTHING_CAME:
+                self.identity = self._connection.identity
             self.close()
             raise
         self.identity = call.identity

@@ -50,6 +50,9 @@ from harness.words.numbers import asked
 LONGEST_S = 600.0
 """Longest time of a whole answer, however steadily tokens come: a server that ignores `max_tokens`
 may never end."""
+HUNG_UP_WITHIN_S = 1.0
+"""A kept connection that ends later than that after a request was sent had been waited on: what
+ends it is the server's failure, not the end of a connection that it was done with."""
 EVENT_STREAM = b"text/event-stream"
 STREAMED = WireAnswer(layout_of(()), b"")
 """What `send` returns: all that is known of the answer is in `stream`."""
@@ -98,7 +101,8 @@ class HttpStreamTransport(KeptTransport):
             try:
                 received = connection.ask(marked, self._timeout_s, heard_ns)
             except (OSError, StreamEnd):
-                if connection.asked == 1 or connection.guard.expired:
+                waited = connection.guard.expired or connection.asked_ago_s > HUNG_UP_WITHIN_S
+                if connection.asked == 1 or waited:
                     raise
                 connection = self._replaced(connection, stream)
                 received = connection.ask(marked, self._timeout_s, heard_ns)
@@ -120,7 +124,7 @@ class HttpStreamTransport(KeptTransport):
         return STREAMED
 
     def _replaced(self, connection: KeptConnection, stream: TokenStream) -> KeptConnection:
-        """A new connection for a request whose kept one ended before a byte of the answer came.
+        """A new connection for a request whose kept one ended at once, without a byte of an answer.
 
         That is no answer of the server's (RFC 9112, 9.3.1): llama.cpp hangs up after answers
         without saying so. It is counted.

@@ -29,6 +29,7 @@ TokenCounter = Callable[[Sequence[bytes]], list[int]]
 NO_DONE, NO_FINISH_REASON, NO_USAGE = "no_done", "no_finish_reason", "no_usage"
 USAGE_DIFFERS, ESTIMATED = "usage_differs", "tokens_estimated"
 TOO_MANY, BAD_TEXT, ASKED_AGAIN = "max_tokens_ignored", "invalid_utf8", "asked_again"
+CACHED = "prompt_cached"
 """Kinds of answers that count as successes and yet are not as they should be."""
 GAVE_UP = frozenset({"abort", "cancelled", "error"})
 """Finish reasons by which a server says that it did not write its answer to an end."""
