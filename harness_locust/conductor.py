@@ -239,6 +239,9 @@ class Conductor:
         except HarnessError as error:
             self.results = None
             self.fail("this process", one_line(error), error.exit_code)
+            if not self.options.headless:
+                # Or Locust would go on to start users for whom there is no load, and say "running".
+                raise gevent.GreenletExit from error
             return
         if self.environment.shape_class is not None:
             self.environment.shape_class.reset_time()  # type: ignore[no-untyped-call]  # Locust's

@@ -394,7 +394,7 @@ def test_with_the_last_worker_that_leaves_the_page_ends_its_test(
             *("--objective", "p95 < 10 s", "--out", "run", *plan(server, tmp_path)),
             log=log, cwd=tmp_path,
         )  # fmt: skip
-        wait_until_served(server, 100)
+        wait_until_served(server, 600)  # which takes three seconds: each reports every second
         for each in (one, other):
             each.process.terminate()
         assert page.wait(LIMIT_S) == EnvironmentFailure.exit_code, log.read_text()
