@@ -25,6 +25,9 @@ class Decodes(Protocol):
 class PieceDecoder:
     """The text that each further token adds; together exactly the text of all tokens.
 
+    But for one thing that nobody can know who streams: a decoder with byte fallback takes a whole
+    run of bytes back where its last ones are no character; what was given out before stays.
+
     Only the tokens since the last whole character are decoded, behind some before them, which show
     what a token looks like that is not a text's first.
     """

@@ -1,7 +1,7 @@
 """Text that comes in tokens: whole characters, stop strings, special tokens."""
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as some
 from tiny_models import byte_level_tokenizer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -101,6 +101,8 @@ def test_special_tokens_anywhere_leave_the_text_that_the_library_makes(tokenizer
     last = tokenizer.get_vocab_size() - 1
     token = some.one_of(some.integers(1, last), some.sampled_from(sorted(specials)))
     tokens = data.draw(some.lists(token, min_size=1, max_size=16))
+    # ByteFallback takes a whole run of bytes back for its last ones: what was given out stays.
+    assume(tokenizer is BYTES or "\ufffd" not in tokenizer.decode(tokens))
     for stop in ((), ("a stop that never comes <x>",)):
         pieces, stopped = answer(tokens, stop, tokenizer, specials)
         assert ("".join(pieces), stopped) == (tokenizer.decode(tokens), False)
