@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,9 @@ from harness.cli.options import (
     variant_missing,
 )
 from harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from harness.study import Study
 
 
 def profile(
@@ -53,13 +56,8 @@ def profile(
 ) -> None:
     """Profile a variant and its checkpoint: operators, roofline, batch scaling."""
     study = read_study(study_file)
-    from harness.study import plans_of, variant_names
-
     if variant is None:
-        plans = {name for family in study.families for name in plans_of(family)}
-        names = [name for name in variant_names(study) if name not in plans]
-        problem, next_step = variant_missing(names)
-        raise UsageError(problem, next_step=next_step)
+        raise _no_variant(study)
     study.family_of(variant)
     from harness.flow.options import RunSettings
     from harness.flow.profile import ProfilePlan, profile_variant
@@ -81,3 +79,12 @@ def profile(
         return
     output.print(profile_summary(found))
     print_line(f"profile: {folder / 'profile.html'}")
+
+
+def _no_variant(study: Study) -> UsageError:
+    """What is said where none was named; plans of TensorRT are not profiled in process."""
+    from harness.study import plans_of, variant_names
+
+    plans = {name for family in study.families for name in plans_of(family)}
+    problem, next_step = variant_missing([one for one in variant_names(study) if one not in plans])
+    return UsageError(problem, next_step=next_step)

@@ -10,10 +10,14 @@ from load_rig import checkout, make_payloads, wait_until
 from locust_command import LIMIT_S, end, free_port, interrupt, start
 
 WORKERS = 2
-_BACK_WITHIN = """
-import sys
+CLOSED = ("--users", "4", "--spawn-rate", "4")
+_PATCHED = """
+import os, sys, time
+import gevent
 sys.path.insert(0, {locustfiles!r})
 from locustfile import *
+"""
+_BACK_WITHIN = """
 import harness_locust.fleets as fleets
 
 fleets.BACK_WITHIN_S = {seconds}
@@ -77,12 +81,16 @@ class Fleet:
         wait_until(said, patience_s=LIMIT_S)
 
 
+def patched_locustfile(folder: Path, patch: str, *, name: str = "patched.py") -> Path:
+    """The product's locustfile, and what is done to it before Locust starts."""
+    path = folder / name
+    path.write_text(_PATCHED.format(locustfiles=str(checkout() / "locustfiles")) + patch)
+    return path
+
+
 def master_that_waits(folder: Path, seconds: float) -> Path:
     """A locustfile whose master waits so long for the last word of a worker that is missing."""
-    path = folder / "patient.py"
-    locustfiles = str(checkout() / "locustfiles")
-    path.write_text(_BACK_WITHIN.format(locustfiles=locustfiles, seconds=seconds))
-    return path
+    return patched_locustfile(folder, _BACK_WITHIN.format(seconds=seconds), name="patient.py")
 
 
 def wait_until_served(server: FakeServer, count: int) -> None:

@@ -16,21 +16,24 @@ import pyarrow.parquet as pq
 import pytest
 from fake_server import Behaviour, FakeServer, constant
 from load_rig import checkout, make_payloads, wait_until, wait_until_stopped
-from locust_command import LIMIT_S, end, interrupt, read, response_of, served, start
-from locust_fleet import Fleet, master_that_waits, plan, wait_until_served
+from locust_command import LIMIT_S, end, interrupt, read, response_of, served
+from locust_fleet import (
+    CLOSED,
+    Fleet,
+    master_that_waits,
+    patched_locustfile,
+    plan,
+    wait_until_served,
+)
 from locust_site import Site
 from numpy.typing import NDArray
 
 from harness import hdr
-from harness.errors import EXIT_UNDECIDED, EnvironmentFailure
+from harness.errors import EnvironmentFailure
 from harness.runs.folder import read_run
 from tests.stored_records import histogram_of_records
 
 LATE = """
-import os, sys, time
-import gevent
-sys.path.insert(0, {locustfiles!r})
-from locustfile import *
 from locust.runners import WorkerRunner
 
 heard = WorkerRunner.handle_message
@@ -43,52 +46,6 @@ def hear(self, msg):
     heard(self, msg)
 
 WorkerRunner.handle_message = hear
-"""
-
-FAILS = """
-import sys
-sys.path.insert(0, {locustfiles!r})
-from locustfile import *
-from harness_locust.load_part import LoadPart
-
-report = LoadPart._report
-
-def fail_soon(self, *, final):
-    if self._reports == 2:
-        raise RuntimeError("made up")
-    report(self, final=final)
-
-LoadPart._report = fail_soon
-"""
-
-NEVER_READY = """
-import sys, gevent
-sys.path.insert(0, {locustfiles!r})
-from locustfile import *
-from harness_locust.load_part import LoadPart
-
-def prepare(self):
-    print("preparing", flush=True)
-    gevent.sleep(1000)
-
-LoadPart.prepare = prepare
-"""
-
-FAILS_AT_FIRST = """
-import sys
-sys.path.insert(0, {locustfiles!r})
-from locustfile import *
-from harness_locust.load_part import LoadPart
-
-prepare, failed = LoadPart.prepare, []
-
-def fail_at_first(self):
-    if not failed:
-        failed.append(self)
-        raise RuntimeError("made up")
-    prepare(self)
-
-LoadPart.prepare = fail_at_first
 """
 
 SENDS_LATE = "gevent.sleep(3.0)  # longer than the master takes to leave"
@@ -121,13 +78,9 @@ def completed_ns(records: Path) -> NDArray[np.int64]:
 
 def late_worker(folder: Path, asked_for_records: str) -> Path:
     """A locustfile whose worker hears of users late, and does so when the master wants records."""
-    path = folder / "late.py"
-    locustfiles = str(checkout() / "locustfiles")
-    path.write_text(LATE.format(locustfiles=locustfiles, asked_for_records=asked_for_records))
-    return path
+    return patched_locustfile(folder, LATE.format(asked_for_records=asked_for_records))
 
 
-CLOSED = ("--users", "4", "--spawn-rate", "4")
 OPEN = ("--rate", "120", "--arrivals", "constant", "--run-time", "2s")
 
 
@@ -156,69 +109,6 @@ def test_what_a_phase_holds_is_what_ended_in_it_though_a_worker_hears_late(
     assert sum(told.values()) == len(ended) == len(server.served)
     assert len(ended) == 240 if load is OPEN else told["measured"] > 0
     assert all(one["clock_error_s"] == 0 for one in document["workers"])
-
-
-@pytest.mark.slow
-def test_a_worker_that_fails_is_lost_from_then_on_and_not_waited_for(
-    server: FakeServer, tmp_path: Path
-) -> None:
-    failing = tmp_path / "failing.py"
-    failing.write_text(FAILS.format(locustfiles=str(checkout() / "locustfiles")))
-    fleet = Fleet(
-        tmp_path, *plan(server, tmp_path, *CLOSED), worker_cwd=tmp_path, locustfile=failing
-    )
-    said = fleet.end_when(lambda: "RuntimeError: made up" in fleet.said())
-    assert "no last report in time" not in fleet.said(), said
-    document = read(tmp_path / "histograms.json")
-    assert sorted(one["lost"] for one in document["workers"]) == [False, True]
-
-
-@pytest.mark.slow
-def test_an_objective_of_a_test_that_never_began_is_an_error(
-    server: FakeServer, tmp_path: Path
-) -> None:
-    slow = tmp_path / "slow.py"
-    slow.write_text(NEVER_READY.format(locustfiles=str(checkout() / "locustfiles")))
-    asked = plan(server, tmp_path, "--objective", "p95 < 10 s", *CLOSED)
-    fleet = Fleet(tmp_path, *asked, worker_cwd=tmp_path, locustfile=slow)
-    code = fleet.end_when(lambda: "preparing" in (tmp_path / "worker-0.log").read_text())
-    assert code == EnvironmentFailure.exit_code, fleet.said()
-    told = ("nothing was measured: there is no verdict", "invalid: no request was measured")
-    assert any(words in fleet.said() for words in told), fleet.said()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("run_time", "number"),
-    [
-        pytest.param("200s", signal.SIGTERM, id="terminated"),
-        # The first answers come when the load is over: those in flight are waited for.
-        pytest.param("2s", signal.SIGINT, id="interrupted as it drains"),
-    ],
-)
-def test_a_timed_test_that_is_ended_early_is_judged_and_kept(
-    tmp_path: Path, run_time: str, number: signal.Signals
-) -> None:
-    with FakeServer(Behaviour(constant(3.0))) as server:
-        process = start(
-            *("--headless", "--run-time", run_time, "--objective", "p95 < 10 s"),
-            *("--out", "run"),
-            *(*plan(server, tmp_path), "--rate", "10", "--arrivals", "constant"),
-            log=tmp_path / "log", cwd=tmp_path,
-        )  # fmt: skip
-        try:
-            wait_until_served(server, 1)
-            process.send_signal(number)
-            code = process.wait(LIMIT_S)
-        finally:
-            end(process)
-    said = (tmp_path / "log").read_text()
-    assert code in {EXIT_UNDECIDED, EnvironmentFailure.exit_code}, said
-    assert "Traceback" not in said
-    assert said.count("Verdict on p95 < 10 s") == 1
-    assert (tmp_path / "histograms.json").is_file()
-    (trial,) = read_run(tmp_path / "run").trials
-    assert trial.requests > 0
 
 
 @pytest.mark.slow
@@ -363,27 +253,6 @@ def test_the_pages_workers_send_nothing_once_their_master_is_killed(
         wait_until_at_rest(server)
         assert all(one.poll() is None for one in site.workers)
         assert server.served[-1].received_ns - killed_ns < 20e9
-    finally:
-        site.close()
-
-
-@pytest.mark.slow
-def test_a_start_that_failed_on_the_page_is_followed_by_one_that_does_not(
-    server: FakeServer, tmp_path: Path
-) -> None:
-    locustfile = tmp_path / "failing.py"
-    locustfile.write_text(FAILS_AT_FIRST.format(locustfiles=str(checkout() / "locustfiles")))
-    hosts = {"http": server.http, "grpc": server.grpc}
-    site = Site(tmp_path, hosts, make_payloads(tmp_path), "m", locustfile=locustfile)
-    try:
-        site.wait_for_both()
-        site.swarm(4)
-        wait_until(lambda: "RuntimeError: made up" in site.log.read_text())
-        assert not server.served
-        wait_until(lambda: site.get("stats/requests")["state"] in {"ready", "stopped"})
-        site.begin(4)
-        wait_until_served(server, 50)
-        site.stop()
     finally:
         site.close()
 
