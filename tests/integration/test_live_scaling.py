@@ -66,6 +66,15 @@ def command(folder: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "harness", "autoscale", str(folder), *arguments, *repository]
 
 
+def begin_live(folder: Path, *more: str) -> subprocess.Popen[str]:
+    """A live run over the trace beside the folder."""
+    trace = ("--trace", str(folder.parent / "rates.csv"), "--live", f"{LENGTH_S}s")
+    return subprocess.Popen(
+        command(folder, *trace, "--start-time", "3s", "--own-machines", *more),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment(),
+    )  # fmt: skip
+
+
 def servers(folder: Path) -> list[int]:
     return servers_on(folder.parent / "repository")
 
@@ -73,13 +82,7 @@ def servers(folder: Path) -> list[int]:
 def test_a_live_run_that_is_killed_leaves_no_replica_and_goes_on(
     server_environment: ServerEnvironment, folder: Path
 ) -> None:
-    begun = subprocess.Popen(
-        command(
-            folder, "--trace", str(folder.parent / "rates.csv"), "--live", f"{LENGTH_S}s",
-            "--down-stabilization", "5s", "--start-time", "3s", "--own-machines",
-        ),
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment(),
-    )  # fmt: skip
+    begun = begin_live(folder, "--down-stabilization", "5s")
 
     def scaled() -> LiveState | None:
         assert begun.poll() is None, begun.stderr and begun.stderr.read()
@@ -128,13 +131,7 @@ def test_a_replica_that_is_killed_ends_the_run_with_an_error(
     server_environment: ServerEnvironment, folder: Path
 ) -> None:
     """The balancer would send the dead one nearly everything; nothing of that is a measurement."""
-    begun = subprocess.Popen(
-        command(
-            folder, "--trace", str(folder.parent / "rates.csv"), "--live", f"{LENGTH_S}s",
-            "--min-replicas", "2", "--start-time", "3s", "--own-machines",
-        ),
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment(),
-    )  # fmt: skip
+    begun = begin_live(folder, "--min-replicas", "2")
 
     def serving() -> LiveState | None:
         assert begun.poll() is None, begun.stderr and begun.stderr.read()
