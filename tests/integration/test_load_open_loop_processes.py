@@ -124,19 +124,13 @@ def test_the_same_arrival_has_the_same_request_whatever_the_number_of_workers(
 
 def test_no_request_reaches_the_server_before_it_falls_due(rig: Rig, tmp_path: Path) -> None:
     """Each by itself: its id says which it was. How soon afterwards is in made-up time."""
-    rig.run(Behaviour(), records=tmp_path, **WIDE, duration_s=0.5)
+    result = rig.run(Behaviour(), records=tmp_path, **WIDE, duration_s=0.5)
     records = read_records(tmp_path)
+    due_ns = arrivals_ns(result, PROCESSES["poisson"])
+    np.testing.assert_array_equal(np.sort(records.scheduled_ns), due_ns)
     received_ns = {one.identity: one.received_ns for one in rig.server.served}
     assert len(records.id) == len(received_ns) > 0
     assert (records.scheduled_ns <= [received_ns[one] for one in records.id]).all()
-
-
-@pytest.mark.slow
-def test_the_server_sees_the_gaps_that_were_drawn(rig: Rig) -> None:
-    result = rig.run(Behaviour(), duration_s=3.0, **{**OPEN, "rate_per_s": 60.0})
-    due_ns = arrivals_ns(result, PROCESSES["poisson"], rate_per_s=60.0)
-    received_ns = np.sort([one.received_ns for one in rig.server.served])
-    assert np.corrcoef(np.diff(received_ns), np.diff(due_ns))[0, 1] > 0.9
 
 
 @pytest.mark.slow

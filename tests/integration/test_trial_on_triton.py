@@ -131,8 +131,13 @@ def test_a_prometheus_tells_of_the_version_that_answers_and_of_its_cache(
     assert (there.version, there.exchanged) == ("10", "")
     assert there.requests is not None
     assert 0 < there.requests <= direct["success"]["count"] + there.requests_uncertainty
+    # A request is answered by the cache or computed. How many are computed first, while the cache
+    # still fills, depends on how many are in flight.
     assert there.cache_hits is not None
-    assert there.cache_hits >= 0.9 * there.requests
+    assert there.inferences is not None
+    assert 0 < there.cache_hits <= direct["cache_hit"]["count"] + there.requests_uncertainty
+    answered = there.cache_hits + there.inferences
+    assert abs(answered - there.requests) <= there.requests_uncertainty
 
 
 @pytest.mark.parametrize("wanted", [pytest.param(False, marks=pytest.mark.slow), True])
