@@ -12,7 +12,17 @@ from harness.report.selection import percentile_of, service_ms, strongest_teache
 from harness.report.tables.model import Table
 from harness.report.tables.provenance import load_command
 from harness.report.tables.trials import rejected_groups
-from harness.types import RESPONSE, Accelerator, FailedVariant, ModelVariant, Role, TrialResult
+from harness.types import (
+    RESPONSE,
+    Accelerator,
+    FailedVariant,
+    ModelFormat,
+    ModelVariant,
+    Precision,
+    Role,
+    TrialResult,
+)
+from harness.types.generation import QUEUE_PER_SLOT
 from harness.types.losses import Relabelling
 from harness.words.labels import (
     INTERRUPTED,
@@ -104,9 +114,9 @@ def finding_of(family: FamilyResults) -> Finding:
         next_step=verdict.next_step if verdict else "Resume the run to continue where it stopped.",
         variant=trial.trial.variant if trial else "",
         tiles=_tiles(family, trial) if trial else (),
-        serving=_serving_settings(trial) if trial else (),
+        serving=_serving_settings(trial, external=bool(family.server)) if trial else (),
         traffic=_traffic_settings(trial) if trial else (),
-        config=_config_text(trial) if trial else "",
+        config=_config_text(family, trial) if trial else "",
         command=load_command(trial.trial, family.server) if trial else "",
         gains=gains_table(family, trial) if trial else None,
         rejected=tuple(
@@ -205,19 +215,25 @@ def _teacher(family: FamilyResults) -> ModelVariant | None:
     return next(iter(named or teachers), None)
 
 
-def _serving_settings(result: TrialResult) -> tuple[Setting, ...]:
+def _serving_settings(result: TrialResult, *, external: bool) -> tuple[Setting, ...]:
     serving = result.trial.serving
     if not serving.told:
         return (
             Setting("Model", result.trial.variant),
             Setting("Served", "as its server has it, which does not say how"),
         )
-    return (
-        Setting("Model", result.trial.variant),
+    batching: tuple[Setting, ...] = (
         Setting("Max batch size", count(serving.max_batch_size)),
         Setting("Queue delay", f"{count(serving.queue_delay_us)} µs"),
+    )
+    if result.trial.workload.generation is not None and not external:
+        batching = (Setting("Slots per instance", count(serving.max_batch_size)),)
+    threads = Setting("Threads per instance", count(serving.intra_op_threads))
+    return (
+        Setting("Model", result.trial.variant),
+        *batching,
         Setting("Instances", f"{count(serving.instance_count)} ({serving.instance_kind})"),
-        Setting("Threads per instance", count(serving.intra_op_threads)),
+        *((threads,) if serving.intra_op_threads or not external else ()),
         *(
             ()
             if serving.accelerator is Accelerator.NONE
@@ -254,27 +270,51 @@ def _load_settings(result: TrialResult) -> tuple[Setting, ...]:
     )
 
 
-def _config_text(result: TrialResult) -> str:
+def _config_text(family: FamilyResults, result: TrialResult) -> str:
+    """What config.pbtxt says of the serving configuration.
+
+    Of a generating model its slots are parameters, and it has no batcher. On an external server
+    only what the run set there, so nothing where it could set nothing.
+    """
     serving = result.trial.serving
-    if not serving.told:
+    if not serving.told or (family.server and not family.server.get("model_control")):
         return ""
-    return (
-        f"max_batch_size: {serving.max_batch_size}\n"
-        f"dynamic_batching {{ max_queue_delay_microseconds: {serving.queue_delay_us} }}\n"
-        f"instance_group [ {{ count: {serving.instance_count} "
-        f"kind: KIND_{serving.instance_kind.upper()} }} ]\n"
-        f'parameters {{ key: "intra_op_thread_count" '
-        f'value {{ string_value: "{serving.intra_op_threads}" }} }}'
-        + _accelerator_text(serving.accelerator)
-        + ("\nresponse_cache { enable: true }" if serving.response_cache else "")
-    )
+    kind = "" if family.server else f" kind: KIND_{serving.instance_kind.upper()}"
+    instances = f"instance_group [ {{ count: {serving.instance_count}{kind} }} ]"
+    if result.trial.workload.generation is not None and not family.server:
+        told = {
+            "slots": serving.max_batch_size,
+            "threads": serving.intra_op_threads,
+            "queue_size": serving.max_batch_size * QUEUE_PER_SLOT,
+        }
+        return "\n".join([instances, *(_parameter(key, value) for key, value in told.items())])
+    (variant,) = [one for one in family.variants if one.name == result.trial.variant]
+    is_onnx = variant.format is ModelFormat.ONNX
+    lines = [
+        f"max_batch_size: {serving.max_batch_size}",
+        f"dynamic_batching {{ max_queue_delay_microseconds: {serving.queue_delay_us} }}",
+        instances,
+        *([_parameter("intra_op_thread_count", serving.intra_op_threads)] if is_onnx else []),
+        *([_accelerator_text(serving.accelerator, variant.precision)] if is_onnx else []),
+        "response_cache { enable: true }" if serving.response_cache else "",
+    ]
+    return "\n".join(line for line in lines if line)
 
 
-def _accelerator_text(accelerator: Accelerator) -> str:
+def _parameter(key: str, value: object) -> str:
+    return f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}'
+
+
+def _accelerator_text(accelerator: Accelerator, precision: Precision) -> str:
+    """With the precision that TensorRT computed in, which is single unless it is told."""
     if accelerator is Accelerator.NONE:
         return ""
-    named = f'gpu_execution_accelerator [ {{ name: "{accelerator}" }} ]'
-    return f"\noptimization {{ execution_accelerators {{ {named} }} }}"
+    named = f'name: "{accelerator}"'
+    if accelerator is Accelerator.TENSORRT:
+        computed = "FP16" if precision is Precision.FP16 else "FP32"
+        named += f' parameters {{ key: "precision_mode" value: "{computed}" }}'
+    accelerators = f"gpu_execution_accelerator [ {{ {named} }} ]"
+    return f"optimization {{ execution_accelerators {{ {accelerators} }} }}"
 
 
 _LISTED = 20

@@ -28,6 +28,9 @@ RETURN_NUM_OUTPUT_TOKENS = "return_num_output_tokens"
 RETURN_QUEUE_TIME = "return_queue_time_us"
 """BOOL [1], optional, default false: whether responses have the output of that name."""
 
+QUEUE_PER_SLOT = 16
+"""Requests that may wait for each slot of the harness's engine; one more is rejected."""
+
 STREAM_INPUTS = (
     TEXT_INPUT,
     INPUT_IDS,

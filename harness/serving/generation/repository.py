@@ -22,7 +22,7 @@ from harness.serving.python_models import override_of, version_folder
 from harness.serving.repository import CONFIG_FILE
 from harness.system.storage import replace_text, storage_errors
 from harness.types import ModelVariant, ServingConfig, TensorSpec
-from harness.types.generation import SETTINGS_FILE, GeneratorSettings
+from harness.types.generation import QUEUE_PER_SLOT, SETTINGS_FILE, GeneratorSettings
 
 _PACKAGE = Path(harness.__file__).parent
 _MODEL = Path(__file__).with_name("triton_model.py")
@@ -42,8 +42,6 @@ SERVED_MODULES = (
 """What `triton_model.py` imports of the harness, directly or over others."""
 _PACKAGES = ("", "types", "tasks", "tasks/generation", "serving", "serving/generation")
 """Folders of the harness that hold those modules."""
-QUEUE_PER_SLOT = 16
-"""Requests that may wait for each slot; one more is rejected."""
 READ_TOKENS = 256
 """Prompt tokens read between two steps of the answers being written."""
 
