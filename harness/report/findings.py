@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.metrics import metric_named, summary_of
+from harness.report.cautions import warnings_of
 from harness.report.family_results import FamilyResults, reference_score
 from harness.report.gains import gains_table, ratio, size_words
 from harness.report.selection import percentile_of, service_ms, strongest_teacher
@@ -15,7 +15,6 @@ from harness.report.tables.trials import rejected_groups
 from harness.types import (
     RESPONSE,
     Accelerator,
-    FailedVariant,
     ModelFormat,
     ModelVariant,
     Precision,
@@ -23,7 +22,6 @@ from harness.types import (
     TrialResult,
 )
 from harness.types.generation import QUEUE_PER_SLOT
-from harness.types.losses import Relabelling
 from harness.words.labels import (
     INTERRUPTED,
     PROTOCOLS,
@@ -31,7 +29,6 @@ from harness.words.labels import (
     Sign,
     arrival_words,
     batch_words,
-    cause_title,
     is_open,
     offered_words,
     throughput_span,
@@ -49,7 +46,6 @@ from harness.words.numbers import (
     millions,
     milliseconds,
     number,
-    percent,
     relative_title,
     relative_value,
     seconds,
@@ -315,48 +311,3 @@ def _accelerator_text(accelerator: Accelerator, precision: Precision) -> str:
         named += f' parameters {{ key: "precision_mode" value: "{computed}" }}'
     accelerators = f"gpu_execution_accelerator [ {{ {named} }} ]"
     return f"optimization {{ execution_accelerators {{ {accelerators} }} }}"
-
-
-_LISTED = 20
-"""Classes that a warning of mixed up ones names, at most."""
-
-
-def warnings_of(family: FamilyResults) -> tuple[str, ...]:
-    """What is missing, each with its whole reason, and variants whose classes seem mixed up."""
-    return (
-        *map(_left_out, family.failed),
-        *map(_mixed_up, family.relabellings),
-        *_not_compared(family),
-        *_not_traced(family),
-    )
-
-
-def _not_compared(family: FamilyResults) -> Iterator[str]:
-    """Variants that lack a measure beside the teacher."""
-    yield from (entry.not_compared for entry in family.losses if entry.not_compared)
-
-
-def _not_traced(family: FamilyResults) -> Iterator[str]:
-    """Why nothing is known of where quality was lost, each reason once."""
-    if any(entry.chain for entry in family.losses):
-        return  # the table of chains has the reason beside each variant
-    for reason in dict.fromkeys(entry.problem for entry in family.losses if entry.problem):
-        yield f"where {family.name} lost quality is not known: {' '.join(reason.split())}"
-
-
-def _left_out(one: FailedVariant) -> str:
-    step = f" ({one.next_step})" if one.next_step else ""
-    reason = " ".join(f"{one.reason}{step}".split())
-    return f"{one.name} is left out, because it {cause_title(one.cause)}: {reason}"
-
-
-def _mixed_up(one: Relabelling) -> str:
-    pairs = [(a, b) for a, b in zip(one.called, one.means, strict=True) if a != b]
-    listed = ", ".join(f"'{a}' for '{b}'" for a, b in pairs[:_LISTED])
-    more = f", and {len(pairs) - _LISTED} more" if len(pairs) > _LISTED else ""
-    return (
-        f"the classes of {one.variant} look mixed up: by what it answers, its outputs stand "
-        f"{listed}{more}. Called like that, its accuracy would be {percent(one.mended)} instead of "
-        f"{percent(one.accuracy)}. Scores and verdict are of what is served: correct "
-        "id2label in its checkpoint, or the labels of the data, and run again"
-    )

@@ -20,8 +20,8 @@ from harness.planning.review.front import SharedDraws, shared_share_draws
 from harness.planning.review.matrix import FamilyEvidence, matrix_of
 from harness.planning.review.ranking import checked_weights
 from harness.quality.collection import read_outcomes
+from harness.report.cautions import warnings_of
 from harness.report.family_results import FamilyResults, families_of, reference_score
-from harness.report.findings import warnings_of
 from harness.report.selection import best_of_variant
 from harness.runs.folder import StoredRun, read_run, samples_file
 from harness.tasks.registry import family_of

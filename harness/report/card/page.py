@@ -10,7 +10,8 @@ import pandas as pd
 
 from harness.report.card.section import CardSection, card_section
 from harness.report.card.values import CardRow, cards_of
-from harness.report.findings import Setting, warnings_of
+from harness.report.cautions import warnings_of
+from harness.report.findings import Setting
 from harness.report.markdown import facts_list, table_blocks, text
 from harness.report.page import machine_words, render_page
 from harness.report.plots.base import VariantStyle, styles_of

@@ -9,8 +9,9 @@ from rich.text import Text
 
 from harness.metrics import SHOWN_PERCENTILES
 from harness.report.card.values import FamilyCard, cards_of
+from harness.report.cautions import warnings_of
 from harness.report.family_results import FamilyResults, families_of, reference_score
-from harness.report.findings import Finding, finding_of, warnings_of
+from harness.report.findings import Finding, finding_of
 from harness.report.selection import best_of_variant, percentile_of, standing
 from harness.report.tables.costs import search_words
 from harness.report.tables.model import decision_cell

@@ -7,8 +7,8 @@ from rich.console import Console
 from sample_run import sample_run
 
 from harness.report.build import build_report
+from harness.report.cautions import warnings_of
 from harness.report.family_results import FamilyResults
-from harness.report.findings import warnings_of
 from harness.report.page import page_of
 from harness.report.tables.losses import augmentation_hint
 from harness.report.terminal.run import losses_table, pairs_table

@@ -7,10 +7,11 @@ from rich.console import Console
 from sample_run import sample_run
 
 from harness.report.build import build_report
+from harness.report.cautions import warnings_of
 from harness.report.family_results import families_of
 from harness.report.selection import lost_its_students
 from harness.report.terminal.run import has_warnings, verdict_summary, verdict_table, warning_lines
-from harness.types import FailedVariant, Role
+from harness.types import FailedVariant, Generation, Role, StreamApi
 from harness.types.losses import Relabelling
 
 FAILED = FailedVariant(
@@ -67,3 +68,28 @@ def test_a_family_has_lost_its_students_where_none_is_left_to_be_judged():
     alone = tuple(one for one in topics.variants if one.role is not Role.STUDENT)
     assert lost_its_students(replace(topics, variants=alone))
     assert not lost_its_students(replace(topics, variants=alone, failed=()))
+
+
+def test_prompts_that_a_prefix_cache_answered_are_said_of_an_external_server():
+    """8,663 requests of the 1,500 prompts that were scored."""
+    run = sample_run()
+    chosen = next(one for one in run.trials if one.trial.trial_id == run.verdicts[0].recommended)
+    streams = replace(chosen.trial.workload, generation=Generation(StreamApi.CHAT))
+    trial = replace(chosen.trial, workload=streams)
+    again = replace(chosen, trial=trial)
+    run = replace(
+        run,
+        manifest={**run.manifest, "server": {"url": "http://vllm:8000", "models": {}}},
+        trials=tuple(again if one is chosen else one for one in run.trials),
+        verdicts=(replace(run.verdicts[0], recommended=trial.trial_id),),
+    )
+    (said,) = warnings_of(families_of(run)[0])
+    scored = next(one.samples for one in run.scores if one.variant == trial.variant)
+    assert f"{again.requests + again.failures:,} requests of {scored:,} different prompts" in said
+    assert scored < again.requests
+    of_own_server = replace(run, manifest={**run.manifest, "server": None})
+    assert warnings_of(families_of(of_own_server)[0]) == ()
+    told = replace(streams, generation=Generation(StreamApi.CHAT, prompts=10**6))
+    enough = replace(again, trial=replace(trial, workload=told))
+    run = replace(run, trials=tuple(enough if one is again else one for one in run.trials))
+    assert warnings_of(families_of(run)[0]) == ()
