@@ -39,12 +39,14 @@ test: $(VENV)/.dev
 
 # What takes minutes or a machine of its own: trained reference models, every architecture really
 # exported, error rates over many drawn studies, benchmarks, property tests with four times as many
-# examples. The benchmarks' smoke tests come last, with nothing beside them.
-TIMED := tests/integration/test_benchmarks_load.py tests/integration/test_server_overhead.py
+# examples. The benchmarks' smoke tests, and how late a timer wakes, come last, with nothing beside
+# them.
+TIMED := tests/integration/test_benchmarks_load.py tests/integration/test_server_overhead.py \
+	tests/unit/load/test_load_timer.py
 check-slow: $(VENV)/.dev
 	$(BIN)/harness doctor --prepare
 	@failed=0; set -x; \
-	$(PYTEST) -n $(JOBS) --dist worksteal -m "slow or hypothesis" --hypothesis-profile thorough $(REPEAT) tests/unit || failed=1; \
+	$(PYTEST) -n $(JOBS) --dist worksteal -m "slow or hypothesis" --hypothesis-profile thorough $(REPEAT) $(TIMED:%=--ignore=%) tests/unit || failed=1; \
 	$(PYTEST) -n $(JOBS) --dist worksteal -m slow $(REPEAT) $(TIMED:%=--ignore=%) tests/integration || failed=1; \
 	$(PYTEST) -m slow $(REPEAT) $(TIMED) || failed=1; \
 	exit $$failed

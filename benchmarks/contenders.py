@@ -20,7 +20,7 @@ from harness.load.generators.pool import LoadGenerators, LoadJob
 from harness.serving.endpoint import Endpoint
 
 _BARE_TRANSPORT = Path(__file__).with_name("bare_transport.py")
-_GRACE_S = 30.0
+_GRACE_S = 120.0
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ Three questions, a row for each client, protocol and percentile:
 - *A stall*: the server answers nothing for 1 s in every 10. The truth is what theory gives for
   requests that fall due whatever the server does. Ours in open loop should report it; closed loops,
   ours and Locust's `constant_throughput`, stop sending while the server stalls, and miss it.
+  Of ours, `answered_ms` is when the server had answered by its own log: on a busy machine, later.
 - *Beside perf_analyzer* on a real model with as many in flight; here its figure is the truth.
 
     python benchmarks/fidelity.py --json rows.json
@@ -16,6 +17,7 @@ Three questions, a row for each client, protocol and percentile:
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 import tempfile
@@ -30,7 +32,7 @@ from latency_cases import STALL, STEADY_CASES, Stall
 from naive_locust import NaiveLoad, drive_naively
 from ours import closed_loop, engine, open_loop, percentiles_ms, run_ours
 from peers import PeerLoad, PerfAnalyzer, perf_analyzer
-from request_errors import LostProcessor, RequestErrors, request_errors
+from request_errors import LostProcessor, RequestErrors, answered_ms, request_errors
 from rows import Row, run_as_command, show, skip, write_rows
 from timed_process import TimedServer, timed_server
 
@@ -125,11 +127,17 @@ def _stall(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
     seconds = options.periods * options.period_s
     with timed_server(STALL, folder, stall) as server:
         runs = list(_clients(server, folder, seconds, closed=True))
+    logged = server.by_id()
     for run in runs:
+        answered: Sequence[float] = ()
+        if run.records is not None:
+            answered = answered_ms(run.records, logged, run.start_ns, run.end_ns).tolist()
         for name, recovered_ms in run.percentiles_ms.items():
             truth_ms = 1000 * stall.response_s(int(name[1:]) / 100)
             tolerance_ms = max(KNOWN_TOLERANCE_MS, STALL_TOLERANCE * truth_ms)
-            yield _row(STALL, run, name, truth_ms, recovered_ms, tolerance_ms)
+            row = _row(STALL, run, name, truth_ms, recovered_ms, tolerance_ms)
+            rank = math.ceil(int(name[1:]) * len(answered) / 100)
+            yield {**row, "answered_ms": answered[rank - 1] if answered else math.nan}
 
 
 def _clients(
@@ -259,6 +267,7 @@ def _row(
         "error": difference_ms / truth_ms,
         "error_ms": difference_ms,
         "recovered": "yes" if abs(difference_ms) <= tolerance_ms else "no",
+        "answered_ms": math.nan,
     }
 
 

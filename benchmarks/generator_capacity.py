@@ -53,7 +53,7 @@ PROTOCOLS = ("http", "grpc")
 YARDSTICK = ("perf_analyzer", "grpc")
 SETTLE_S = 1.0
 """From a client's first answers to the window."""
-START_UP_S = 30.0
+START_UP_S = 120.0
 TAILS_S = (1.0, 10.0)
 """The client goes on for so long after the window, whatever its start-up took of its time; where
 it ended before the window did all the same, it is tried once more with the longer one."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from client_process import ClientProcess, PeerError
 
 _LOCUSTFILE = Path(__file__).with_name("naive_locustfile.py")
-_START_UP_S = 20.0
+_START_UP_S = 120.0
 
 
 @dataclass(frozen=True)

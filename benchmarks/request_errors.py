@@ -86,6 +86,28 @@ def request_errors(
     )
 
 
+def answered_ms(
+    records: Path, truth: Mapping[str, tuple[int, int]], start_ns: int, end_ns: int
+) -> NDArray[np.float64]:
+    """How long after it fell due the server had answered each success, in order of size.
+
+    Args:
+        records: as `request_errors` takes them, and so is `truth`.
+        truth: see there.
+        start_ns: of the window in which they fell due.
+        end_ns: of the same.
+    """
+    files = [str(path) for path in sorted(records.glob("*.parquet"))]
+    table = ds.dataset(files).to_table(filter=ds.field("status") == "ok")
+    due_ns, ids = table["scheduled_ns"].to_pylist(), table["id"].to_pylist()
+    waited_ns = [
+        truth[one][1] - due
+        for one, due in zip(ids, due_ns, strict=True)
+        if one in truth and start_ns <= due < end_ns
+    ]
+    return np.sort(np.array(waited_ns, dtype=np.float64)) / 1e6
+
+
 def _quantile(values: NDArray[np.float64], quantile: float) -> float:
     return float(np.quantile(values, quantile)) if len(values) else float("nan")
 

@@ -14,7 +14,7 @@ from client_process import PeerError
 from latency_cases import Stall
 
 _SERVER = Path(__file__).with_name("timed_server.py")
-_EXIT_TIMEOUT_S = 30.0
+_EXIT_TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True)

@@ -20,18 +20,21 @@ from harness.serving.embedded.environment import ServerEnvironment
 from harness.types import LoadResult
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+from fidelity import RATE_PER_S
 from latency_cases import STEADY_CASES
 from request_errors import request_errors
 from scale_out import merged_equals_union
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+LIMIT_S = 540
+"""For a benchmark that ends by itself, in half a minute on a machine of its own."""
 
 
 def rows_of(benchmark: str, tmp_path: Path, *options: str) -> list[dict[str, Any]]:
     rows = tmp_path / "rows.json"
     command = [sys.executable, str(BENCHMARKS / benchmark), "--quick", "--json", str(rows)]
     done = subprocess.run(
-        [*command, *options], capture_output=True, text=True, timeout=240, check=False
+        [*command, *options], capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
     print(done.stderr)  # noqa: T201  (who was skipped, and why: shown where a test fails)
     assert done.returncode == 0, done.stderr
@@ -83,12 +86,21 @@ def test_soak(server_environment: ServerEnvironment, tmp_path: Path):
 @pytest.mark.slow
 def test_a_stall_is_seen_by_the_open_loop_alone(tmp_path: Path):
     rows = rows_of("fidelity.py", tmp_path, "--parts", "stall")
-    p99 = {(row["client"], row["protocol"]): row for row in rows if row["percentile"] == "p99"}
+    found = {(row["client"], row["protocol"], row["percentile"]): row for row in rows}
     for protocol in ("http", "grpc"):
-        ours = p99["harness-locust", protocol]
-        # The stall is 200 ms; theory gives 182 ms, a busy machine some more.
-        assert 0.95 * ours["truth_ms"] < ours["recovered_ms"] < 2 * ours["truth_ms"]
-        assert p99["harness-locust-closed", protocol]["recovered_ms"] < ours["recovered_ms"]
+        ours = found["harness-locust", protocol, "p99"]
+        # The stall is 200 ms; theory gives 182 ms, a busy machine some more. Requests at equal
+        # distances may all fall due up to one distance after the instants that theory has.
+        assert ours["truth_ms"] - 1000 / RATE_PER_S < ours["answered_ms"]
+        # So said the server of itself, and who waits for an answer waits at least as long.
+        assert ours["answered_ms"] <= ours["recovered_ms"] < 2 * ours["answered_ms"]
+        # Of a closed loop's four requests in flight each stall meets those alone: one in twenty, as
+        # here of the open loop's, would be 60 requests a second and fewer.
+        open_ms, closed_ms = (
+            found[client, protocol, "p95"]["recovered_ms"]
+            for client in ("harness-locust", "harness-locust-closed")
+        )
+        assert closed_ms < open_ms
 
 
 @pytest.mark.slow

@@ -18,6 +18,8 @@ from harness.load.requests.payloads import read_payloads
 from harness.runs.folder import read_run
 from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
+from harness.telemetry.readings import DirectReadings
+from harness.telemetry.triton import read_counters
 from tests.local_study import write_pair_study
 
 pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("server_environment", "undisturbed")]
@@ -135,24 +137,35 @@ def test_a_bad_text_fails_alone_and_numbers_that_are_none_get_no_label(client):
         client.infer("pair-student-fp32-label", broken)
 
 
+@pytest.fixture
+def counts_read(monkeypatch):
+    """Of each reading of an ensemble: how many requests its parts had by then, one part read after
+    the other, and the first of them once more after the others."""
+    found = []
+    read = DirectReadings._read
+
+    def watched(readings):
+        reading = read(readings)
+        if parts := list(reading.parts.values()):
+            parts.append(readings._statistics(next(iter(reading.parts))))
+            found.append([read_counters(one).requests for one in parts])
+        return reading
+
+    monkeypatch.setattr(DirectReadings, "_read", watched)
+    return found
+
+
 @pytest.mark.parametrize("protocol", ["http", pytest.param("grpc", marks=pytest.mark.slow)])
 def test_an_ensemble_is_load_tested_with_texts_and_its_parts_are_told_apart(
-    study, scored, protocol, capsys, tmp_path
+    study, scored, protocol, counts_read, capsys, tmp_path
 ):
     arguments = ["--variant", "pair-student-fp32-ensemble", "--protocol", protocol]
     arguments += ["--concurrency", "2", "--client-batch-size", "3"]
     arguments += ["--repository", str(study.parent / "repository")]
     short = ["--duration", "2", "--warmup", "0.4", "--json"]
-
-    # The parts' counters are read one after another under load: again where that was held up.
-    for attempt in range(4):
-        folder = tmp_path / f"load-{attempt}"
-        command = ["load", str(study), *arguments, *short, "--out", str(folder)]
-        assert run_command(command) in MEASURED
-        result = json.loads(capsys.readouterr().out)
-        counts = [part["requests"] for part in result["server"]["parts"]]
-        if max(counts) - min(counts) <= 4:
-            break
+    folder = tmp_path / "load"
+    assert run_command(["load", str(study), *arguments, *short, "--out", str(folder)]) in MEASURED
+    result = json.loads(capsys.readouterr().out)
     assert result["requests"] > 0, result["reason"]
     assert result["failures"] == 0
     parts = {part["model"]: part for part in result["server"]["parts"]}
@@ -161,8 +174,13 @@ def test_an_ensemble_is_load_tested_with_texts_and_its_parts_are_told_apart(
         "pair-student-fp32",
         "pair-student-fp32-label",
     ]
-    # Counters are read while two requests are on their way.
-    assert max(counts) - min(counts) <= 4
+    # Counters are read one after the other, while requests are answered and two are on their way.
+    *opened, opened_last = counts_read[-2]
+    *closed, closed_last = counts_read[-1]
+    counts = [part["requests"] for part in parts.values()]
+    assert counts == [after - before for before, after in zip(opened, closed, strict=True)]
+    fewest, most = closed[0] - opened_last, closed_last - opened[0]
+    assert fewest - 4 <= min(counts) <= max(counts) <= most + 4
     assert result["server"]["queue_ms"] == pytest.approx(sum(p["queue_ms"] for p in parts.values()))
     assert all(part["compute_ms"] > 0 for part in parts.values())
     for texts in folder.glob("payloads/*-texts.npz"):

@@ -61,6 +61,8 @@ def browser():
     chrome = webdriver.Chrome(
         options=options, service=webdriver.ChromeService(executable_path=driver)
     )
+    # To unfold a page for paper draws all its plots in one script.
+    chrome.set_script_timeout(PATIENCE_S)
     yield chrome
     chrome.quit()
 
@@ -200,12 +202,11 @@ def test_the_opened_page_is_short(browser, report):
 
 def test_a_link_to_a_folded_part_unfolds_it(browser, report):
     show(browser, report)
-    for link in ("#trials", "#study"):
+    for link, part in (("#trials", "table.trials"), ("#study", "#study pre")):
         found = browser.find_element("css selector", f'a[href="{link}"]')
         browser.execute_script("arguments[0].click()", found)
-        browser.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0]))")
-    assert browser.find_element("css selector", "table.trials").is_displayed()
-    assert browser.find_element("css selector", "#study pre").is_displayed()
+        # The browser tells the page of the link only after the click.
+        wait(browser, browser.find_element("css selector", part).is_displayed)
 
 
 def column(browser, title):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.serving.embedded.environment import ServerEnvironment
+from tests.held_up import PATIENCE_S
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow]
 
@@ -18,7 +19,7 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "server_overhead.py"
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(BENCHMARK), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 def test_rows_are_written(

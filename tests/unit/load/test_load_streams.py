@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -37,6 +36,8 @@ from harness.load.transports.streams import http
 
 STEADY = StreamScript(evenly(6, first_s=0.03, gap_s=0.02))
 IDS = {"x-request-id", "id"}
+STAMPED_NS = 500_000
+"""By so much the kernel's receive time may be off on the server's clock."""
 
 
 @pytest.fixture(scope="module")
@@ -138,12 +139,11 @@ def test_a_late_chunk_of_usage_does_not_stretch_the_end(server: FakeTokenServer,
     """The answer ends with its last token: peers ended it with the usage, here 0.3 s later."""
     client = client_of(server, name, STEADY.but(usage_delay_s=0.3))
     stream = client.ask()
-    while (ended_ns := client.played().ended_ns) is None:
-        time.sleep(0.01)  # the server writes it down after the client has read the end
+    due_ns = client.played().received_ns + round((STEADY.pieces[-1].at_s + 0.3) * 1e9)
     assert stream.reported_tokens == 6
-    assert client.transport.received_ns == stream.times_ns[-1]
-    assert client.transport.received_ns < ended_ns - 250_000_000
-    assert stream.summary.closing_ns > 200_000_000, "the slot is held until then"
+    assert client.transport.received_ns == stream.times_ns[-1] < due_ns
+    held_until_ns = client.transport.received_ns + stream.summary.closing_ns
+    assert held_until_ns > due_ns - STAMPED_NS, "the slot is held until then"
 
 
 @pytest.mark.parametrize("joined", [1, 4])
@@ -364,7 +364,10 @@ def test_a_client_that_goes_away_is_seen_by_the_server_and_is_no_failure(
     failure = failure_of(client, GenerationRequest("p", 64, leave_after=3))
     assert isinstance(failure, ClientLeft)
     assert (failure.kind, failure.pauses) == ("left", False)
-    assert sum(client.transport.stream.tokens) == 3
+    stream = client.transport.stream
+    first = [one for one, at_ns in zip(stream.tokens, stream.times_ns, strict=True)
+             if at_ns < stream.times_ns[-1]]  # fmt: skip
+    assert sum(first) < 3 <= sum(stream.tokens), "it leaves with what brings the third"
     server.begin(StreamScript())
     assert sum(client.ask().tokens) == 4, "and the next request goes on"
 

@@ -26,6 +26,7 @@ def test_it_never_wakes_early(timer: Timer, wait_s: float) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("wait_s", [0.0001, 0.02])
 def test_it_hardly_wakes_late(timer: Timer, wait_s: float) -> None:
+    """Of the machine as well: `make check-slow` runs it with nothing beside it."""
     assert sorted(lateness_ns(timer, wait_s))[15] < 2_000_000  # usually it is 0.1 ms
 
 
