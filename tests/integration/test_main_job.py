@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("server_environment")]
 def study(local_study):
     """Of two families, already exported; an open loop follows each verdict."""
     document = yaml.safe_load(local_study.with_name("both.yaml").read_text())
-    document["traffic"] |= {"saturation_shares": [0.4], "saturation_duration_s": 0.4}
+    document["traffic"] |= {"saturation_shares": [0.4], "saturation_duration_s": 1.0}
     path = local_study.with_name("with_rates.yaml")
     path.write_text(yaml.safe_dump(document))
     return path

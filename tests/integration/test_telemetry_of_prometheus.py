@@ -44,10 +44,10 @@ class Site:
         ids = np.arange(320, dtype=np.int64).reshape(40, 8) % 50
         write_payloads(self.payloads, [{"input_ids": ids, "attention_mask": np.ones_like(ids)}])
 
-    def scraped(self, name: str) -> PrometheusProcess:
+    def scraped(self, folder: Path) -> PrometheusProcess:
         target = self.server.endpoint.metrics.split("/")[2]
         interval = f"{INTERVAL_S * 1000:.0f}ms"
-        return PrometheusProcess(self.folder / name, {"triton": target}, interval=interval)
+        return PrometheusProcess(folder, {"triton": target}, interval=interval)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def site(
         yield Site(server, variant, folder)
 
 
-def test_both_sources_give_the_same_figures_of_the_same_window(site: Site) -> None:
+def test_both_sources_give_the_same_figures_of_the_same_window(site: Site, tmp_path: Path) -> None:
     """Its edges lie where nothing is sent, so that not one request may be between the two.
 
     What edges amid a load make uncertain is tested with scrapes that are made up:
@@ -77,7 +77,7 @@ def test_both_sources_give_the_same_figures_of_the_same_window(site: Site) -> No
     job = LoadJob(site.variant.name, site.payloads, site.variant.outputs, workload)
     seen: list[LoadProgress] = []
     with (
-        site.scraped("same") as prometheus,
+        site.scraped(tmp_path / "prometheus") as prometheus,
         TritonClient(endpoint) as client,
         LoadGenerators(
             http=parse_target(endpoint.http), grpc=parse_target(endpoint.grpc), workers=1,
@@ -123,10 +123,10 @@ def wait_for_scrapes(prometheus: PrometheusProcess) -> None:
 
 @pytest.mark.slow
 def test_a_prometheus_that_dies_in_a_trial_costs_its_figures_and_nothing_else(
-    site: Site, capsys: pytest.CaptureFixture[str]
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     port = free_port()
-    with site.scraped("dying") as prometheus, ThreadPoolExecutor() as beside:
+    with site.scraped(tmp_path / "prometheus") as prometheus, ThreadPoolExecutor() as beside:
         prometheus.wait_for("nv_inference_request_success")
 
         def kill_while_it_runs() -> str:
