@@ -13,10 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from fake_server import Behaviour, constant
-from far_workers import TOKEN, FarRig, FarWorkers, far_rig, far_workers
+from far_workers import TOKEN, FarRig, FarWorkers, connected_to, far_rig, far_workers
 from load_rig import LONGEST_S, PATIENCE_S, Watcher, count_ok, enough, environment, wait_until
 from locust_command import end
 from net_spaces import NetSpaces, refusal
@@ -92,15 +91,6 @@ def load_with(rig: FarRig, fault: Callable[[], object], *, lasts_s: float = LONG
     if not result.troubles:
         assert count_ok(rig.reported(result)) == len(rig.server.served)
     return "; ".join(result.troubles)
-
-
-def connected_to(rig: FarRig) -> bool:
-    """Whether a worker still has a connection to the server: it does while it sends."""
-    port = int(rig.server.http.rpartition(":")[2])
-    return any(
-        one.laddr.port == port and one.status == psutil.CONN_ESTABLISHED
-        for one in psutil.Process().net_connections("tcp")
-    )
 
 
 def test_a_network_that_is_cut_for_5_s(workers: FarWorkers, tmp_path: Path) -> None:

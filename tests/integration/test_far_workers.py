@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_server import Behaviour, FakeServer, bimodal
-from far_workers import TOKEN, FarRig, far_rig, far_workers
+from far_workers import TOKEN, FarRig, far_rig, far_workers, first_load
 from load_rig import OPEN, Records, Watcher, enough, make_workload, read_records
 from net_spaces import NetSpaces, refusal
 from net_wire import Link
@@ -43,6 +43,7 @@ def rig(
         patch.setenv(TOKEN_VARIABLE, TOKEN)
         spaces = [net.add(link, clock_shift_s=shift) for link, shift in LINES[: request.param]]
         with far_workers(net, spaces, folder) as workers, far_rig(workers, folder) as made:
+            first_load(made, folder / "first")
             yield made
 
 
