@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import Popen
 
-from fake_server import FakeServer
-from load_rig import REQUEST_TIMEOUT_S, Rig, make_payloads
+import psutil
+from fake_server import Behaviour, FakeServer
+from load_rig import PATIENCE_S, REQUEST_TIMEOUT_S, Rig, make_payloads, wait_until
 from locust_command import end
 from net_spaces import NetSpaces, Space
 
+from harness.errors import GeneratorError
 from harness.load.generators.master_endpoint import TOKEN_VARIABLE, MasterEndpoint
 from harness.load.generators.pool import Joining, LoadGenerators
 from harness.load.transports.address import parse_target
@@ -99,3 +102,29 @@ def far_rig(
         )
         with generators:
             yield FarRig(server, generators, make_payloads(folder), protocol=protocol, told=told)
+
+
+def connected_to(rig: FarRig) -> bool:
+    """Whether a worker still has a connection to the server: it does while it sends."""
+    port = int(rig.server.http.rpartition(":")[2])
+    return any(
+        one.laddr.port == port and one.status == psutil.CONN_ESTABLISHED
+        for one in psutil.Process().net_connections("tcp")
+    )
+
+
+def first_load(rig: FarRig, records: Path) -> None:
+    """A load that makes each worker import what records are written with.
+
+    It says nothing meanwhile, and on a busy machine may count as gone: it is asked again.
+    """
+    deadline_s = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            rig.run(Behaviour(), records=records)
+        except GeneratorError:
+            if time.monotonic() >= deadline_s:
+                raise
+            wait_until(lambda: not connected_to(rig))
+        else:
+            return

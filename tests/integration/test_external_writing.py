@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from generating_models import make_generator
 from rouge_score.rouge_scorer import RougeScorer
 from token_server import FakeTokenServer, Played, Refusal, StreamScript, evenly
@@ -17,6 +18,7 @@ from harness.cli.main import run_command
 from harness.errors import EXIT_OBJECTIVE_NOT_MET, EXIT_OK, EXIT_USAGE
 from harness.runs.folder import StoredRun, read_run
 from harness.types import StreamApi
+from tests.held_up import unhurried
 from tests.local_study import write_study
 
 WORDS = ["one", "two", "three", "four", "five", "six"]
@@ -53,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def study(folder: Path, objective: str, *, chat: bool = False) -> Path:
+def study(folder: Path, objective: str, *, chat: bool = False, duration_s: float = 0.5) -> Path:
     models = [
         {"name": name, "role": name, "checkpoint": str(folder / name)}
         for name in ("teacher", "student")
@@ -67,17 +69,22 @@ def study(folder: Path, objective: str, *, chat: bool = False) -> Path:
         "chat_template": chat,
     }
     families = [{"name": "lines", "task": task, "models": models}]
-    return write_study(
+    file = write_study(
         folder, "external", families, protocols=["http"], batches=[1], objective=objective
     )
+    document = yaml.safe_load(file.read_text())
+    document["traffic"]["duration_s"] = duration_s
+    file.write_text(yaml.safe_dump(document))
+    return file
 
 
 def run(server: FakeTokenServer, file: Path, out: Path, *more: str, scheme: str = "http") -> int:
     address = server.grpc if scheme == "grpc" else server.http
     names = ("--model-name", "teacher-fp32=m", *(more or ("--model-name", "student-fp32=m")))
-    return run_command([
-        "sweep", str(file), "--url", f"{scheme}://{address}", "--out", str(out), *names
-    ])  # fmt: skip
+    with unhurried():
+        return run_command([
+            "sweep", str(file), "--url", f"{scheme}://{address}", "--out", str(out), *names
+        ])  # fmt: skip
 
 
 def scores_of(stored: StoredRun, variant: str) -> dict[str, float]:
@@ -165,8 +172,8 @@ def test_a_chat_is_driven_with_its_messages(
 ) -> None:
     server.begin(StreamScript(evenly(8, first_s=0.01, gap_s=0.01), echoes=True))
     out = tmp_path / "run"
-    run(server, study(folder, LATENCIES, chat=True), out, "--model-name", "student-fp32=m",
-        "--generate", "chat")  # fmt: skip
+    file = study(folder, LATENCIES, chat=True, duration_s=3.0)  # some begin and end in it
+    run(server, file, out, "--model-name", "student-fp32=m", "--generate", "chat")
     stored = read_run(out)
     trials = [one for one in stored.trials if one.trial.variant == "student-fp32"]
     assert trials

@@ -8,15 +8,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_server import Behaviour, constant
-from far_workers import TOKEN, FarRig, FarWorkers, far_rig, far_workers
-from load_rig import PATIENCE_S, Watcher, count_ok, enough, environment, wait_until
+from far_workers import TOKEN, FarRig, FarWorkers, connected_to, far_rig, far_workers
+from load_rig import LONGEST_S, PATIENCE_S, Watcher, count_ok, enough, environment, wait_until
 from locust_command import end
 from net_spaces import NetSpaces, refusal
 from net_wire import Link
@@ -24,6 +24,7 @@ from net_wire import Link
 from harness.errors import GeneratorError
 from harness.load.generators.master_endpoint import TOKEN_VARIABLE
 from harness.load.requests.payloads import write_payloads
+from tests.held_up import unhurried
 
 pytestmark = pytest.mark.skipif(bool(refusal()), reason=refusal())
 
@@ -63,59 +64,50 @@ def workers(net: NetSpaces, tmp_path: Path) -> Iterator[FarWorkers]:
 
 def assert_whole(rig: FarRig) -> None:
     """A load of all workers, of which nothing lacks."""
-    result = rig.run(Behaviour(constant(0.005)), Watcher(decided=enough(100)))
+    with unhurried():
+        result = rig.run(Behaviour(constant(0.005)), Watcher(decided=enough(100)))
     assert result.troubles == ()
     assert len(result.generators) == 2
     assert count_ok(rig.reported(result)) == len(rig.server.served)
 
 
-class Once:
-    """For `listen`: does something in a thread of its own when so many reports have come."""
+def load_with(rig: FarRig, fault: Callable[[], object], *, lasts_s: float = LONGEST_S) -> str:
+    """A load in whose window something goes wrong: what it says of that; empty where it is whole.
 
-    def __init__(self, action: object, after: int = 20) -> None:
-        self._left = after
-        self._thread = threading.Thread(target=action)  # type: ignore[arg-type]
-
-    def __call__(self, _: object) -> None:
-        self._left -= 1
-        if self._left == 0:
-            self._thread.start()
-
-    def join(self) -> None:
-        self._thread.join(PATIENCE_S)
-
-
-def load_with(rig: FarRig, fault: Once, *, lasts_s: float) -> str:
-    """A load in which something goes wrong: what it says of that; empty where it is whole."""
+    Args:
+        rig: that the load is of.
+        fault: makes it, in a thread of its own, from the window's opening on.
+        lasts_s: the window.
+    """
+    beside = threading.Thread(target=fault)
+    watcher = Watcher(steady=enough(), on_window_start=beside.start)
     try:
-        result = rig.run(Behaviour(constant(0.005)), Watcher(), listen=fault, duration_s=lasts_s)
+        result = rig.run(Behaviour(constant(0.005)), watcher, duration_s=lasts_s)
     except GeneratorError as error:
-        wait_until_quiet(rig)
+        beside.join(PATIENCE_S)
+        wait_until(lambda: not connected_to(rig))
         return str(error)
-    finally:
-        fault.join()
+    beside.join(PATIENCE_S)
     if not result.troubles:
         assert count_ok(rig.reported(result)) == len(rig.server.served)
     return "; ".join(result.troubles)
 
 
-def wait_until_quiet(rig: FarRig) -> None:
-    """Those that are left hear of a load's end by a message."""
-    sent = -1
-    while sent != (sent := len(rig.server.served)):
-        time.sleep(0.5)
-
-
 def test_a_network_that_is_cut_for_5_s(workers: FarWorkers, tmp_path: Path) -> None:
-    """The load is not silently short: it says who was not heard, and the next one is whole."""
+    """The load is not silently short: it says who was not heard, and the next one is whole.
+
+    On a machine that is slow to notice the cut lasts until that is told.
+    """
 
     def cut() -> None:
+        known = len(rig.told)
         with workers.spaces[0].cut_off():
             time.sleep(CUT_S)
+            wait_until(lambda: any("is gone" in one for one in rig.told[known:]))
 
     with far_rig(workers, tmp_path) as rig:
         assert_whole(rig)
-        said = load_with(rig, Once(cut), lasts_s=8.0)
+        said = load_with(rig, cut)
         assert "worker" in said
         assert_whole(rig)
 
@@ -142,7 +134,7 @@ def test_a_worker_that_is_frozen_for_3_s_is_named(workers: FarWorkers, tmp_path:
 
     with far_rig(workers, tmp_path) as rig:
         assert_whole(rig)
-        said = load_with(rig, Once(freeze), lasts_s=6.0)
+        said = load_with(rig, freeze, lasts_s=6.0)
         assert "stood still" in said or "is gone" in said, said
         assert "worker" in said
         assert_whole(rig)
@@ -154,7 +146,7 @@ def test_a_killed_worker_is_named_and_its_successor_takes_its_place(
 ) -> None:
     with far_rig(workers, tmp_path) as rig:
         assert_whole(rig)
-        said = load_with(rig, Once(workers.processes[0].kill), lasts_s=60.0)
+        said = load_with(rig, workers.processes[0].kill)
         assert "is gone" in said
         workers.start(0)
         assert_whole(rig)

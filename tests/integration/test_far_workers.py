@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_server import Behaviour, FakeServer, bimodal
-from far_workers import TOKEN, FarRig, far_rig, far_workers
+from far_workers import TOKEN, FarRig, far_rig, far_workers, first_load
 from load_rig import OPEN, Records, Watcher, enough, make_workload, read_records
 from net_spaces import NetSpaces, refusal
 from net_wire import Link
 
 from harness import hdr
+from harness.load.generators.clocks import DRIFT_PER_S, REMEMBERED_S
 from harness.load.generators.generator import Generator
 from harness.load.generators.master_endpoint import TOKEN_VARIABLE
-from harness.load.schedule.arrivals import arrival_times_ns
+from harness.load.schedule.arrivals import CHUNK, arrival_times_ns
 from harness.types import LoadResult
+from tests.held_up import unhurried
 
 pytestmark = pytest.mark.skipif(bool(refusal()), reason=refusal())
 
@@ -41,6 +43,7 @@ def rig(
         patch.setenv(TOKEN_VARIABLE, TOKEN)
         spaces = [net.add(link, clock_shift_s=shift) for link, shift in LINES[: request.param]]
         with far_workers(net, spaces, folder) as workers, far_rig(workers, folder) as made:
+            first_load(made, folder / "first")
             yield made
 
 
@@ -96,10 +99,15 @@ def check_union(rig: FarRig, result: LoadResult, records: Records) -> None:
 
 
 def check_clocks(rig: FarRig, server: FakeServer, true: Records) -> None:
-    """Each offset is right to its bound, and no answer came before the server gave it."""
+    """Each offset is right to its bound, and no answer came before the server gave it.
+
+    The bound is as tight as half the way there and back, whatever that took.
+    """
+    drift_ns = DRIFT_PER_S * REMEMBERED_S * 1e9
     for one in generators_of(rig):
         assert abs(one._clock_of_load.offset_ns - shift_ns(one)) <= one.clock_error_ns
-        assert one.clock_error_ns <= 50e6
+        assert abs(one.clock.offset_ns - shift_ns(one)) <= one.clock.error_ns
+        assert one.clock.error_ns <= one.round_trip_ns / 2 + drift_ns
     served = {one.identity: one for one in server.served}
     for identity, sent_ns, completed_ns in zip(
         true.id, true.sent_ns, true.completed_ns, strict=True
@@ -112,12 +120,13 @@ def check_clocks(rig: FarRig, server: FakeServer, true: Records) -> None:
 def test_merged_histograms_are_the_union_of_all_records(
     rig: FarRig, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    result = rig.run(
-        Behaviour(bimodal(0.005, 0.06, slow_share=0.1)),
-        Watcher(decided=enough(200)), records=tmp_path, **changes,
-    )  # fmt: skip
+    with unhurried():
+        result = rig.run(
+            Behaviour(bimodal(0.005, 0.06, slow_share=0.1)),
+            Watcher(decided=enough(200)), records=tmp_path, **changes,
+        )  # fmt: skip
     assert result.records_problem == ""
-    assert [one for one in result.troubles if "stood still" not in one] == []
+    assert result.troubles == ()
     told, true = records_here(rig, tmp_path)
     check_union(rig, result, told)
     check_clocks(rig, rig.server, true)
@@ -146,12 +155,20 @@ def test_windows_agree_with_the_truth_within_the_stated_uncertainty(
 def test_arrivals_are_those_of_the_seed_whatever_the_number_of_workers(
     rig: FarRig, tmp_path: Path
 ) -> None:
-    """Together they send what one would; a worker that hears late of the end sends beyond it."""
+    """Together they send what one would; a worker that hears late of the end sends beyond it.
+
+    What fell due while all slots were in flight, on a machine that stalled, fell due all the same.
+    """
     workload = make_workload(**OPEN)
     result = rig.run(Behaviour(), Watcher(decided=enough(150)), records=tmp_path, **OPEN)
-    told, _ = records_here(rig, tmp_path)
-    due_ns = np.sort(told.scheduled_ns[told.scheduled_ns < result.window_end_ns])
+    told_ns = np.concatenate([
+        read_records(tmp_path / f"worker-{one.index}.parquet", status).scheduled_ns
+        - one._clock_of_load.offset_ns
+        for one in generators_of(rig)
+        for status in ("ok", "dropped")
+    ])  # fmt: skip
+    due_ns = np.sort(told_ns[told_ns < result.window_end_ns])
     drawn = arrival_times_ns(workload.arrivals, rate_per_s=workload.rate_per_s, seed=workload.seed)
-    expected = np.concatenate(list(islice(drawn, 4)))[: len(due_ns)]
+    expected = np.concatenate(list(islice(drawn, len(due_ns) // CHUNK + 1)))[: len(due_ns)]
     assert len(due_ns) > 150
     assert np.array_equal(due_ns - result.start_ns, expected)

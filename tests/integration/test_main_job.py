@@ -4,9 +4,9 @@ import json
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from harness.cli.main import run_command
-from harness.runs.folder import read_run
+from harness.flow.trial_watch import TrialWatch
+from harness.runs.folder import RunFolder, read_run
 from harness.types import Decision
 from tests.held_up import PATIENCE_S, is_held_up, unhurried
 from tests.load_rig import environment
@@ -27,7 +28,7 @@ pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("server_environment")]
 def study(local_study):
     """Of two families, already exported; an open loop follows each verdict."""
     document = yaml.safe_load(local_study.with_name("both.yaml").read_text())
-    document["traffic"] |= {"saturation_shares": [0.4], "saturation_duration_s": 0.4}
+    document["traffic"] |= {"saturation_shares": [0.4], "saturation_duration_s": 1.0}
     path = local_study.with_name("with_rates.yaml")
     path.write_text(yaml.safe_dump(document))
     return path
@@ -238,35 +239,35 @@ def test_ctrl_c_before_the_first_trial_leaves_no_process(small, tmp_path, starte
     assert not psutil.wait_procs(family, timeout=PATIENCE_S)[1], "a process is left"
 
 
-class KilledInATrial(threading.Thread):
-    """Kills one of this process's own once a trial is over, in the next.
+@contextmanager
+def killed_in_a_trial(
+    folder: Path, which: Callable[[psutil.Process], bool]
+) -> Iterator[list[psutil.Process]]:
+    """One of this process's own is killed once a trial is over, as the next one's window opens.
 
     Between two trials a generator would be replaced without harm.
 
     Args:
         folder: the run's.
         which: whether a process is the one.
+
+    Yields:
+        All that runs when it is killed, from then on.
     """
+    before = {one.pid for one in psutil.Process().children(recursive=True)}  # they serve others
+    family: list[psutil.Process] = []
+    open_window = TrialWatch.on_window_start
 
-    def __init__(self, folder: Path, which: Callable[[psutil.Process], bool]) -> None:
-        super().__init__(daemon=True)
-        self._folder = folder
-        self._which = which
-        self._before = {one.pid for one in psutil.Process().children(recursive=True)}
-        """They serve other tests."""
-        self.family: list[psutil.Process] = []
-        """All that ran when it was killed."""
+    def open_and_kill(watch: TrialWatch) -> None:
+        open_window(watch)
+        if trials_in(folder) and not family:
+            everything = psutil.Process().children(recursive=True)
+            family.extend(one for one in everything if one.pid not in before)
+            next(one for one in family if which(one)).kill()
 
-    def run(self) -> None:
-        while trials_in(self._folder) < 1:
-            time.sleep(0.02)
-        everything = psutil.Process().children(recursive=True)
-        family = [one for one in everything if one.pid not in self._before]
-        generators = [one for one in family if is_generator(one)]
-        while not generators[0].net_connections("tcp"):
-            time.sleep(0.005)
-        next(one for one in family if self._which(one)).kill()
-        self.family = family
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrialWatch, "on_window_start", open_and_kill)
+        yield family
 
 
 def is_generator(process: psutil.Process) -> bool:
@@ -275,27 +276,26 @@ def is_generator(process: psutil.Process) -> bool:
 
 def test_a_server_killed_in_a_trial_ends_with_exit_5_and_keeps_the_rest(small, tmp_path, capsys):
     folder = tmp_path / "run"
-    killer = KilledInATrial(folder, lambda one: one.name() == "tritonserver")
-    killer.start()
     capsys.readouterr()
-    with unhurried():
+    with (
+        unhurried(),
+        killed_in_a_trial(folder, lambda one: one.name() == "tritonserver") as family,
+    ):
         assert run_command(arguments(small, folder)) == 5
     errors = capsys.readouterr().err
     assert "server" in errors
     assert "--resume" in errors
-    assert killer.family, "no server was killed"
-    assert not psutil.wait_procs(killer.family, timeout=PATIENCE_S)[1], "a process is left"
+    assert family, "no server was killed"
+    assert not psutil.wait_procs(family, timeout=PATIENCE_S)[1], "a process is left"
     assert len(read_run(folder).trials) >= 1
 
 
 @pytest.mark.slow
 def test_a_killed_generator_spoils_one_trial_only(small, tmp_path):
     folder = tmp_path / "run"
-    killer = KilledInATrial(folder, is_generator)
-    killer.start()
-    with unhurried():
+    with unhurried(), killed_in_a_trial(folder, is_generator) as family:
         code = run_command(arguments(small, folder))
-    assert killer.family, "no generator was killed"
+    assert family, "no generator was killed"
     reasons = [result.invalid_reason for result in read_run(folder).trials if not result.valid]
     assert code in {0, 4}
     (reason,) = reasons
@@ -303,15 +303,17 @@ def test_a_killed_generator_spoils_one_trial_only(small, tmp_path):
     assert "died" in reason
 
 
-def test_a_full_disk_is_exit_5_with_the_next_step(small, tmp_path, capsys):
+def test_a_full_disk_is_exit_5_with_the_next_step(small, tmp_path, capsys, monkeypatch):
+    """It is full from the manifest on, and before anything is journalled."""
     folder = tmp_path / "run"
+    write_manifest = RunFolder.write_manifest
 
-    def fill() -> None:
-        while not (folder / "manifest.json").is_file():
-            time.sleep(0.005)
-        (folder / "journal.jsonl").symlink_to("/dev/full")
+    def write_and_fill(run, manifest):
+        write_manifest(run, manifest)
+        if not (folder / "journal.jsonl").is_symlink():
+            (folder / "journal.jsonl").symlink_to("/dev/full")
 
-    threading.Thread(target=fill, daemon=True).start()
+    monkeypatch.setattr(RunFolder, "write_manifest", write_and_fill)
     capsys.readouterr()
     assert run_command(arguments(small, folder)) == 5
     errors = capsys.readouterr().err

@@ -35,6 +35,7 @@ from harness.serving.endpoint import TritonClient
 from harness.serving.router import ServedPair, load_split, make_split, write_split
 from harness.types import ServingConfig
 from harness.types.rollout import RolloutLook, RolloutRecord, RolloutStatus, RolloutStep
+from tests.held_up import PATIENCE_S
 from tests.routed_study import LONGEST, STUDENTS_ORDER, TEACHER, bare_answers, texts
 
 pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("server_environment")]
@@ -275,7 +276,7 @@ def test_killed_in_the_middle_it_leaves_no_process_and_goes_on(run: Path, routed
     assert children, "it ended before it was killed"
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    _, alive = psutil.wait_procs(children, timeout=60)
+    _, alive = psutil.wait_procs(children, timeout=PATIENCE_S)
     assert not alive
     before = record_of(run)
     assert before.state.status is RolloutStatus.RUNNING

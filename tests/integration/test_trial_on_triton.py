@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,26 @@ import pytest
 from burning_model import MODEL, ROWS, BurningServer, burning_server, write_version
 from locust_command import locust
 from prometheus_process import PrometheusProcess
+from tiny_model import counters_at_rest
 
 from harness.errors import EXIT_ENVIRONMENT
+from harness.load.generators.driver import TrialWatcher
+from harness.load.generators.messages import LoadProgress
+from harness.load.generators.pool import LoadGenerators, LoadJob
 from harness.load.transports.address import parse_target
 from harness.serving.embedded.environment import ServerEnvironment
 from harness.serving.external.http import HttpServer
 from harness.telemetry.prometheus.client import Prometheus
 from harness.telemetry.readings import DirectReadings
-from harness.types import Decision, LoadMode
+from harness.types import Decision, LoadMode, LoadResult
 from harness.types.limits import LOST_SHARE, lost_share
 
 pytestmark = pytest.mark.triton
 BURN_S = 0.02
 CACHE = {"response_cache": {"enable": True}}
+FIRST_ANSWERS = 4 * ROWS
+"""What a cache leaves to the model of any closed loop of four: each of them may ask for a row
+before its first answer is there."""
 ALL_VERSIONS = {"version_policy": {"all": {}}}
 LOW_VERSIONS = {"version_policy": {"specific": {"versions": [1, 9]}}}
 STEADY: dict[str, Any] = {"load_mode": LoadMode.OPEN, "rate_per_s": 60.0, "concurrency": 64}
@@ -59,14 +66,16 @@ def test_a_cached_model_is_not_measured(burning: BurningServer) -> None:
     assert "response cache answered" in result.invalid_reason
     assert result.server.cache_hits is not None
     assert result.server.requests is not None
-    assert result.server.cache_hits > 100 * ROWS
+    assert result.server.cache_hits > 0
     computed = result.server.requests - result.server.cache_hits
     assert computed == result.server.inferences
+    assert computed <= FIRST_ANSWERS
     assert result.server.compute_ms is None or result.server.compute_ms > 1000 * BURN_S * 0.9
     assert result.client_ms is not None
 
     wanted = burning.measure(cached_answers=True, duration_s=0.5)
     assert wanted.server.cache_hits is not None
+    assert burning.client.statistics(MODEL)["inference_count"] <= FIRST_ANSWERS
     assert "response cache" not in wanted.invalid_reason
 
 
@@ -79,14 +88,50 @@ def test_without_a_cache_nothing_is_said_of_one(burning: BurningServer) -> None:
     assert result.server.compute_ms > 1000 * BURN_S * 0.9
 
 
+@contextmanager
+def counted_loads(burning: BurningServer) -> Iterator[list[tuple[int, int]]]:
+    """Answers to each load of the block, from its warm-up to its drain: of clients and server."""
+    loads: list[tuple[int, int]] = []
+    run = LoadGenerators.run
+
+    def answered() -> int:
+        return int(counters_at_rest(burning.client, MODEL)["inference_stats"]["success"]["count"])
+
+    def counting(
+        generators: LoadGenerators,
+        job: LoadJob,
+        watcher: TrialWatcher,
+        *,
+        listen: Callable[[int, LoadProgress], None],
+        **more: Any,
+    ) -> LoadResult:
+        before, seen = answered(), list[LoadProgress]()
+
+        def note(worker: int, report: LoadProgress) -> None:
+            seen.append(report)
+            listen(worker, report)
+
+        load = run(generators, job, watcher, listen=note, **more)
+        by_clients = sum(one.completed for report in seen for one in report.slices)
+        loads.append((by_clients, answered() - before))
+        return load
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LoadGenerators, "run", counting)
+        yield loads
+
+
 def test_the_version_that_answers_is_the_one_that_is_read(burning: BurningServer) -> None:
     """Three are loaded; the highest answers, though 9 comes after 10 in the alphabet."""
     burning.load(**ALL_VERSIONS)
-    result = burning.measure()
+    with counted_loads(burning) as loads:
+        result = burning.measure()
     assert result.server.version == "10"
     assert result.server.exchanged == ""
+    ((by_clients, by_server),) = loads
+    assert by_server == by_clients
     assert result.server.requests is not None
-    assert abs(result.server.requests - result.requests) <= 8
+    assert 0 < result.server.requests <= by_server
     over_http = HttpServer(parse_target(burning.server.endpoint.http))
     for client in (burning.client, over_http):
         statistics = client.statistics(MODEL)

@@ -237,6 +237,16 @@ def test_a_report_that_does_not_arrive_makes_the_load_one_that_is_not_whole(cloc
     assert sum(one.completed for one in result.slices) < 60
 
 
+@pytest.mark.parametrize(("error_s", "named"), [(SLICE_S, False), (1.01 * SLICE_S, True)])
+def test_a_clock_that_is_known_to_more_than_a_slice_makes_the_load_of_another_time(
+    clock, error_s, named
+):
+    result = drive(Generator(clock, clock_error_ns=round(error_s * NS)), Watched(clock))
+    said = [one for one in result.troubles if "the clock of load generator 0 is known to" in one]
+    assert result.troubles == tuple(said)
+    assert bool(said) == named
+
+
 def test_what_another_load_tells_late_is_said_and_not_counted(clock, caplog):
     result = drive(Generator(clock, former_load=True), Watched(clock))
     assert sum(one.completed for one in result.slices) == 60
