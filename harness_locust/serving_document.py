@@ -159,7 +159,7 @@ def _verdict(watched: Watched) -> dict[str, Any]:
     assessment = watched.verdicts.get(watched.phase)
     confidence = confidence_of(watched.plan)
     document: dict[str, Any] = {
-        "final": watched.ended_s is not None,
+        "final": watched.judged,
         "confidence": confidence,
         "next_look_s": watched.next_look_s if watched.ended_s is None else None,
         "window_s": None,
@@ -168,7 +168,7 @@ def _verdict(watched: Watched) -> dict[str, Any]:
         "not_measured": [one.text for one in quality_clauses(watched.plan.slo)],
     }
     if assessment is None:
-        over = watched.ended_s is not None
+        over = watched.judged
         said = "No request was measured." if over else "The evidence has not been looked at yet."
         return document | {"decision": "invalid" if over else "undecided", "reasons": [said]}
     reasons = [one.reason for one in _told(assessment)] or [assessment.reason]

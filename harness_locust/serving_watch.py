@@ -67,6 +67,8 @@ class Watched:
     """When the statistics were reset, from the test's start."""
     ended_s: float | None = None
     """When the test was over, from its start; None while it runs."""
+    judged: bool = False
+    """Whether all that it has shown was read and judged, after its end."""
 
     @property
     def phase(self) -> str:
@@ -142,12 +144,15 @@ class ServingWatch(Watcher):
         watched.ended_s = now_s
         if self._greenlet is not None:
             self._greenlet.kill()
-        gevent.sleep(BOOKED_WITHIN_S)
-        watched.poll.read(self._elapsed_s)
-        watched.poll.close()
-        phases = [one for one in watched.results.phases(now_s) if one.name not in TRANSIENT]
-        for phase in phases:
-            self._judge(watched, phase, phase.start_s + phase.duration_s)
+        try:
+            gevent.sleep(BOOKED_WITHIN_S)
+            watched.poll.read(self._elapsed_s)
+            watched.poll.close()
+            phases = [one for one in watched.results.phases(now_s) if one.name not in TRANSIENT]
+            for phase in phases:
+                self._judge(watched, phase, phase.start_s + phase.duration_s)
+        finally:
+            watched.judged = True
 
     def _elapsed_s(self) -> float:
         return self._conductor.elapsed_s

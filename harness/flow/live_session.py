@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.hdr import highest_value_us, integers, total
 from harness.load.generators.driver import SLICE_S
@@ -18,6 +19,16 @@ from harness.telemetry.fleet import FleetHistory, ReplicaCounters
 from harness.telemetry.triton import scrape
 from harness.types import Progress, TimeSlice
 from harness.types.autoscaling import LiveState, LiveStep
+
+
+class _Counted(NamedTuple):
+    """What is counted of a load so far: exchanged as one, because two threads know it."""
+
+    requests: int
+    in_time: int
+    failed: int
+    slices: int = 0
+    """Of the window, that are in these numbers."""
 
 
 @dataclass
@@ -36,13 +47,10 @@ class LiveSession:
     _thread: threading.Thread | None = None
     _error: BaseException | None = None
     _began_s: float = 0.0
-    _seen: int = 0
-    """Slices of the window that are counted."""
 
     def __post_init__(self) -> None:
         last = self.state.steps[-1] if self.state.steps else LiveStep(0.0, 0, 0, 0, 0, 0)
-        self._requests, self._in_time, self._failed = last.requests, last.in_time, last.failed
-        self._before = self._requests, self._in_time, self._failed
+        self._before = self._counted = _Counted(last.requests, last.in_time, last.failed)
         self._known_starts = self.state.start_times_s
 
     def steady(self, _slices: Sequence[TimeSlice]) -> bool:
@@ -51,9 +59,8 @@ class LiveSession:
 
     def decided(self, window: Sequence[TimeSlice]) -> bool:
         """Count what is new; the load ends with the trace alone."""
-        for one in window[self._seen :]:
-            self._count(one)
-        self._seen = len(window)
+        counted = self._counted
+        self._counted = self._with(counted, window[counted.slices :])
         return False
 
     def on_window_start(self) -> None:
@@ -81,10 +88,7 @@ class LiveSession:
 
     def count_rest(self, slices: Sequence[TimeSlice]) -> None:
         """Count the whole load anew, now that every request has ended."""
-        self._requests, self._in_time, self._failed = self._before
-        self._seen = len(slices)
-        for one in slices:
-            self._count(one)
+        self._counted = self._with(self._before, slices)
         self._record(self.offset_s + time.monotonic() - self._began_s)
 
     def finished(self) -> LiveState:
@@ -93,13 +97,16 @@ class LiveSession:
         rewrite_document(self.path, self.state)
         return self.state
 
-    def _count(self, one: TimeSlice) -> None:
-        answered, failed = total(one.ok.response), sum(one.failures.values()) + one.dropped
-        buckets = integers(one.ok.response.buckets)
-        within = highest_value_us(buckets) <= 1e3 * self.state.plan.bound_ms
-        self._in_time += int(integers(one.ok.response.counts)[within].sum())
-        self._requests += answered + failed
-        self._failed += failed
+    def _with(self, counted: _Counted, slices: Sequence[TimeSlice]) -> _Counted:
+        requests, in_time, failed, _ = counted
+        for one in slices:
+            answered, lost = total(one.ok.response), sum(one.failures.values()) + one.dropped
+            buckets = integers(one.ok.response.buckets)
+            within = highest_value_us(buckets) <= 1e3 * self.state.plan.bound_ms
+            in_time += int(integers(one.ok.response.counts)[within].sum())
+            requests += answered + lost
+            failed += lost
+        return _Counted(requests, in_time, failed, counted.slices + len(slices))
 
     def _scale(self) -> None:
         plan = self.state.plan
@@ -142,14 +149,15 @@ class LiveSession:
         )  # fmt: skip
 
     def _record(self, at_s: float) -> None:
+        counted = self._counted
         step = LiveStep(
             at_s,
             self.replicas.ordered,
             len(self.replicas.running),
-            self._requests,
-            self._in_time,
-            self._failed,
-            self.offset_s + self._seen * SLICE_S,
+            counted.requests,
+            counted.in_time,
+            counted.failed,
+            self.offset_s + counted.slices * SLICE_S,
         )
         self.state = replace(
             self.state,

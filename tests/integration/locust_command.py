@@ -59,7 +59,10 @@ def locust(
             )
         try:
             if until is not None:
-                wait_until(lambda: process.poll() is not None or until(err.read_text()))
+                wait_until(
+                    lambda: process.poll() is not None or until(err.read_text()),
+                    patience_s=LIMIT_S,
+                )
                 interrupt(process)
             process.wait(LIMIT_S)
         finally:

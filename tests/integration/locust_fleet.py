@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,10 +76,12 @@ class Fleet:
     def said(self) -> str:
         return self.log.read_text()
 
-    def wait_until_said(self, words: str) -> None:
+    def wait_until_said(self, *words: str) -> None:
+        """One of these."""
+
         def said() -> bool:
             assert self.master.poll() is None, self.said()
-            return words in self.said()
+            return any(one in self.said() for one in words)
 
         wait_until(said, patience_s=LIMIT_S)
 
@@ -95,6 +100,41 @@ def master_that_waits(folder: Path, seconds: float) -> Path:
 
 def wait_until_served(server: FakeServer, count: int) -> None:
     wait_until(lambda: len(server.served) >= count, patience_s=LIMIT_S)
+
+
+def wait_until_all_have_told(server: FakeServer, metrics_port: int) -> None:
+    """Until every worker has told the master of a request that was answered.
+
+    Each is answered one first, by the server's own record. Of the reports that a worker makes, a
+    second apart, one may be known by then, and two have been made and be on their way: the fourth
+    has it.
+    """
+    wait_until(lambda: len(processes_served(server)) == WORKERS, patience_s=LIMIT_S)
+    told: dict[str, set[str]] = {}
+
+    def all_have_told() -> bool:
+        time.sleep(0.5)  # the page is the master's work: asked all the time, it hears no heartbeat
+        for worker, cpu_s in cpu_told(metrics_port).items():
+            told.setdefault(worker, set()).add(cpu_s)
+        return len(told) == WORKERS and min(map(len, told.values())) >= 4
+
+    wait_until(all_have_told, patience_s=LIMIT_S)
+
+
+def processes_served(server: FakeServer) -> set[str]:
+    """What the ids of their requests have in common, of each process that sent some."""
+    return {one.identity[: -len("000000000000")] for one in server.served}
+
+
+def cpu_told(metrics_port: int) -> dict[str, str]:
+    """The processor time of each process by the master's metrics page; each report adds to it."""
+    try:
+        url = f"http://127.0.0.1:{metrics_port}/metrics"
+        with urllib.request.urlopen(url, timeout=LIMIT_S) as answer:
+            page: str = answer.read().decode()
+    except OSError:
+        return {}
+    return dict(re.findall(r"^harness_generator_cpu_seconds_total(\{.*\}) (.*)$", page, re.M))
 
 
 def plan(server: FakeServer, folder: Path, *more: str, protocol: str = "http") -> list[str]:

@@ -23,6 +23,7 @@ class Site:
         payloads: what is sent to it.
         model: to which model.
         locustfile: the workers', instead of the product's.
+        masters_locustfile: the master's, likewise.
     """
 
     def __init__(
@@ -33,13 +34,14 @@ class Site:
         model: str,
         *,
         locustfile: Path | None = None,
+        masters_locustfile: Path | None = None,
     ) -> None:
         self.port, bind = free_port(), str(free_port())
         self.log = folder / "master.log"
         self.hosts, self.payloads, self.model = hosts, payloads, model
         self.master = start(
             "--master", "--master-bind-port", bind, "--web-host", "127.0.0.1",
-            "--web-port", str(self.port), log=self.log,
+            "--web-port", str(self.port), log=self.log, locustfile=masters_locustfile,
         )  # fmt: skip
         self.workers = [
             start(

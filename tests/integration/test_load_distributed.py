@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import signal
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from fake_server import Behaviour, FakeServer, constant
-from load_rig import wait_until
-from locust_command import LIMIT_S, end, free_port, read, response_of
-from locust_fleet import WORKERS, Fleet, master_that_waits, plan
+from locust_command import end, free_port, read, response_of
+from locust_fleet import Fleet, master_that_waits, plan, wait_until_all_have_told
 
 from harness import hdr
 
@@ -27,17 +25,17 @@ def server() -> Iterator[FakeServer]:
 def test_a_killed_worker_is_named_and_what_it_reported_stays(
     server: FakeServer, tmp_path: Path
 ) -> None:
-    records, web = tmp_path / "records", str(free_port())
+    records, metrics = tmp_path / "records", free_port()
     arguments = plan(
         server, tmp_path, "--users", "4", "--spawn-rate", "4", "--records", str(records),
-        "--metrics-port", web,
+        "--metrics-port", str(metrics),
     )  # fmt: skip
     fleet = Fleet(
         tmp_path, *arguments, worker_cwd=tmp_path,
         masters_locustfile=master_that_waits(tmp_path, seconds=1.0),
     )  # fmt: skip
     try:
-        wait_until(lambda: workers_that_reported(web) == WORKERS, patience_s=LIMIT_S)
+        wait_until_all_have_told(server, metrics)
         fleet.workers[0].send_signal(signal.SIGKILL)
         fleet.wait_until_said("is gone; the test goes on")
     except BaseException:
@@ -51,16 +49,6 @@ def test_a_killed_worker_is_named_and_what_it_reported_stays(
     (survivors,) = records.glob("*.parquet")
     told = hdr.total(response_of(document))
     assert pq.read_metadata(survivors).num_rows < told <= len(server.served)
-
-
-def workers_that_reported(port: str) -> int:
-    """How many processes the master's metrics page knows."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-            page: str = answer.read().decode()
-    except OSError:
-        return 0
-    return page.count("harness_generator_cpu_seconds_total{")
 
 
 def test_a_worker_needs_no_files_of_its_own(server: FakeServer, tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_server import Behaviour, FakeServer, constant
@@ -44,16 +46,24 @@ LoadPart.prepare = prepare
 FAILS_AT_FIRST = """
 from harness_locust.load_part import LoadPart
 
-prepare, failed = LoadPart.prepare, []
+prepare = LoadPart.prepare
 
 def fail_at_first(self):
-    if not failed:
-        failed.append(self)
+    if not os.path.exists({mended!r}):
         raise RuntimeError("made up")
     prepare(self)
 
 LoadPart.prepare = fail_at_first
 """
+
+READS_LATE = """
+from harness_locust import serving_watch
+
+serving_watch.BOOKED_WITHIN_S = 3.0
+"""
+
+RARE = "error_rate < 0.0001%"
+"""Too few requests are sent to decide that, however late the test is to end the load."""
 
 
 @pytest.fixture
@@ -100,7 +110,7 @@ def test_a_timed_test_that_is_ended_early_is_judged_and_kept(
 ) -> None:
     with FakeServer(Behaviour(constant(3.0))) as server:
         process = start(
-            *("--headless", "--run-time", run_time, "--objective", "p95 < 10 s"),
+            *("--headless", "--run-time", run_time, "--objective", RARE),
             *("--out", "run"),
             *(*plan(server, tmp_path), "--rate", "10", "--arrivals", "constant"),
             log=tmp_path / "log", cwd=tmp_path,
@@ -114,7 +124,7 @@ def test_a_timed_test_that_is_ended_early_is_judged_and_kept(
     said = (tmp_path / "log").read_text()
     assert code in {EXIT_UNDECIDED, EnvironmentFailure.exit_code}, said
     assert "Traceback" not in said
-    assert said.count("Verdict on p95 < 10 s") == 1
+    assert said.count(f"Verdict on {RARE}") == 1
     assert (tmp_path / "histograms.json").is_file()
     (trial,) = read_run(tmp_path / "run").trials
     assert trial.requests > 0
@@ -123,7 +133,9 @@ def test_a_timed_test_that_is_ended_early_is_judged_and_kept(
 def test_a_start_that_failed_on_the_page_is_followed_by_one_that_does_not(
     server: FakeServer, tmp_path: Path
 ) -> None:
-    locustfile = patched_locustfile(tmp_path, FAILS_AT_FIRST)
+    # Not by a count of their own: the second may hear of the end before it had to prepare anything.
+    mended = tmp_path / "mended"
+    locustfile = patched_locustfile(tmp_path, FAILS_AT_FIRST.format(mended=str(mended)))
     hosts = {"http": server.http, "grpc": server.grpc}
     site = Site(tmp_path, hosts, make_payloads(tmp_path), "m", locustfile=locustfile)
     try:
@@ -132,8 +144,38 @@ def test_a_start_that_failed_on_the_page_is_followed_by_one_that_does_not(
         wait_until(lambda: "RuntimeError: made up" in site.log.read_text())
         assert not server.served
         wait_until(lambda: site.get("stats/requests")["state"] in {"ready", "stopped"})
+        mended.touch()
         site.begin(4)
         wait_until_served(server, 50)
         site.stop()
     finally:
         site.close()
+
+
+def test_a_verdict_is_final_once_all_of_the_test_was_read_and_judged(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    """Between the load's end and that the page used to say that no request was measured."""
+    hosts = {"http": server.http, "grpc": server.grpc}
+    late = patched_locustfile(tmp_path, READS_LATE)
+    site = Site(tmp_path, hosts, make_payloads(tmp_path), "m", masters_locustfile=late)
+    told: list[dict[str, Any]] = []
+
+    def is_final() -> bool:
+        told.append(site.get("serving/data.json"))
+        return bool(told[-1]["shown"]["verdict"]["final"])
+
+    try:
+        site.wait_for_both()
+        site.begin(4)
+        wait_until(lambda: site.shown["totals"]["requests"] > 20)
+        stopping = threading.Thread(target=site.stop)
+        stopping.start()
+        wait_until(is_final)
+        stopping.join()
+    finally:
+        site.close()
+    verdict = told[-1]["shown"]["verdict"]
+    assert verdict["reasons"] != ["No request was measured."]
+    # What is kept of the session is there by then.
+    assert [one["decision"] for one in told[-1]["tests"]] == [verdict["decision"]]

@@ -137,7 +137,7 @@ def test_every_fault_is_counted_under_its_own_kind_and_no_request_is_lost(
     run_command([
         "load", "--url", f"http://{server.http}", "--model", "m", "--generate", "chat",
         "--concurrency", "1", "--duration", "12", "--warmup", "0.2", "--records",
-        "--out", str(out), "--output-tokens", "6", "--stall-timeout", "0.5",
+        "--out", str(out), "--output-tokens", "6", "--stall-timeout", "2",
     ])  # fmt: skip
     rows = {one["id"]: one for one in pq.read_table(out / "records").to_pylist()}
     played = server.played[1:]  # the first prompt is asked before the load

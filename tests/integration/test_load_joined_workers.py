@@ -32,8 +32,8 @@ from load_rig import (
     wait_until_gone,
     wait_until_stopped,
 )
-from locust_command import LIMIT_S, read, response_of, start
-from locust_fleet import plan, wait_until_served
+from locust_command import LIMIT_S, free_port, read, response_of, start
+from locust_fleet import plan, wait_until_all_have_told
 
 from harness import hdr
 from harness.cli.main import run_command
@@ -251,7 +251,7 @@ def test_one_that_stood_still_is_named(joined: JoinedRig, pair: list[Worker]) ->
     def freeze() -> None:
         frozen.process.send_signal(signal.SIGSTOP)
         wait_until_stopped(frozen.pid)
-        time.sleep(3.0)
+        time.sleep(2.0)  # twice what counts as a standstill, half of what counts as gone
         frozen.process.send_signal(signal.SIGCONT)
 
     joined.run(Behaviour())
@@ -290,15 +290,11 @@ def test_a_load_that_is_interrupted_ends_everywhere(joined: JoinedRig) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         joined.run(SLOW, Watcher(steady=enough(), on_window_start=interrupt), duration_s=LONGEST_S)
-    wait_until(lambda: sends_nothing(joined))
+    wait_until(lambda: sends_nothing_to(joined.server))
+    # A busy machine may take longer to send nothing; whoever begins the next load has ended it.
     result = joined.run(Behaviour())
-    assert count_ok(joined.reported(result)) == len(joined.server.served)
-
-
-def sends_nothing(rig: Rig) -> bool:
-    sent = len(rig.server.served)
-    time.sleep(0.3)
-    return len(rig.server.served) == sent
+    served = [one for one in joined.server.served if one.received_ns >= result.start_ns]
+    assert count_ok(joined.reported(result)) == len(served)
 
 
 def test_when_the_master_is_killed_they_stop_and_wait_for_another(
@@ -315,11 +311,12 @@ def test_when_the_master_is_killed_they_stop_and_wait_for_another(
         try:
             wait_until(lambda: len(server.served) > 100)
         finally:
+            killed_ns = time.monotonic_ns()
             doomed.kill()
             doomed.wait()
-        killed_s = time.monotonic()
         wait_until(lambda: sends_nothing_to(server))
-        assert time.monotonic() - killed_s < 2.0 + 1.0  # and what a busy machine takes
+        last_ns = max(one.received_ns for one in server.served)
+        assert last_ns - killed_ns < 3e9  # by the server's record, however late this test looks
         assert once.process.wait(60) == 0
     assert all(one.process.poll() is None for one in pair)
     with master(tmp_path, endpoint) as rig:
@@ -387,14 +384,16 @@ def test_with_the_last_worker_that_leaves_the_page_ends_its_test(
         worker(home, "--join", own) as one,
         worker(home, "--join", own) as other,
     ):
-        log = tmp_path / "master.log"
+        log, metrics = tmp_path / "master.log", free_port()
         page = start(
             *("--headless", "--master", "--master-bind-port", str(own.port)),
-            *("--expect-workers", "2", "--run-time", "200s", "--users", "2"),
+            *("--expect-workers", "2", "--run-time", "1000s", "--users", "2"),
+            *("--metrics-port", str(metrics)),
             *("--objective", "p95 < 10 s", "--out", "run", *plan(server, tmp_path)),
             log=log, cwd=tmp_path,
         )  # fmt: skip
-        wait_until_served(server, 600)  # which takes three seconds: each reports every second
+        # Both users have sent something then: what is told afterwards is measured.
+        wait_until_all_have_told(server, metrics)
         for each in (one, other):
             each.process.terminate()
         assert page.wait(LIMIT_S) == EnvironmentFailure.exit_code, log.read_text()

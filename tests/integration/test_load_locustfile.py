@@ -213,7 +213,7 @@ def test_a_shape_moves_the_users(server: FakeServer, model: tuple[str, ...]) -> 
     done = locust(
         *(*host_of(server, "http"), *model, "--users", "2", "--run-time", "600s"),
         *("--users-shape", "step:1..3/2s"),
-        until=lambda said: "updating to 6 users" in said,
+        until=lambda said: all(f"updating to {one} users" in said for one in (2, 6)),
     )
     assert done.returncode == 0, done.stderr
     assert "updating to 2 users" in done.stderr

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +29,8 @@ from harness.serving.endpoint import TritonClient
 
 pytestmark = pytest.mark.triton
 MOST_USERS = 12
+LEAST_PER_S = 40
+"""A round goes on until so many times its seconds were answered, however slow the machine is."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def test_tritons_count_and_ours_are_the_same_over_starts_and_stops(
         site.wait_for_both()
         before = counted(triton)
         with busy_loops(asked.busy):
-            live(site, asked, worker=place % 2)
+            live(site, asked, place % 2, lambda before=before: counted(triton) - before)
         document, shown = site.get("hdr-histograms.json"), site.shown
         told = sum(answered(phase) + failed(phase) for phase in document["phases"])
         told_of_all += told
@@ -117,7 +119,7 @@ def test_tritons_count_and_ours_are_the_same_over_starts_and_stops(
     assert told_of_all > 20 * rounds
 
 
-def live(site: Site, asked: Round, worker: int) -> None:
+def live(site: Site, asked: Round, worker: int, answered_so_far: Callable[[], int]) -> None:
     """From the start to the moment that all was reported."""
     load = {"rate": asked.rate} if asked.rate else {"spawn_rate": asked.spawn_rate}
     site.begin(asked.users, asked.protocol, **load)
@@ -125,6 +127,7 @@ def live(site: Site, asked: Round, worker: int) -> None:
     if asked.more_users:
         site.swarm(asked.more_users, asked.protocol, spawn_rate=asked.spawn_rate)
     time.sleep(asked.lasts_s / 2)
+    wait_until(lambda: answered_so_far() >= LEAST_PER_S * asked.lasts_s)
     waker = threading.Timer(asked.frozen_s, site.wake)
     if asked.frozen_s:
         site.workers[worker].send_signal(signal.SIGSTOP)

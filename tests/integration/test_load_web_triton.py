@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from load_rig import make_payloads
 from locust_command import end, free_port, start
+from locust_fleet import patched_locustfile
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from tiny_model import make_tiny_variant
@@ -21,10 +22,17 @@ from harness.runs.folder import read_run
 from harness.serving.embedded.environment import ServerEnvironment
 from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
-from tests.held_up import is_held_up
 
 pytestmark = [pytest.mark.browser, pytest.mark.triton]
 VARIANTS = ("small-teacher", "small-student")
+UNHURRIED = """
+from harness_locust import serving_watch
+from tests.held_up import unhurried
+
+serving_watch.BOOKED_WITHIN_S = 2.0  # a busy Triton takes its time to count what it has answered
+lasting = unhurried()
+lasting.__enter__()
+"""
 
 
 @dataclass
@@ -53,7 +61,7 @@ class Stack:
     def stop(self) -> None:
         """And see that it is over."""
         self.page.press("Stop")
-        self.page.wait_for(lambda: not self.shown()["running"])
+        self.page.wait_for(lambda: self.shown()["verdict"]["final"])
 
     def download(self, name: str) -> Path:
         """Press the tab's link and wait for the file."""
@@ -107,6 +115,7 @@ def stack(
             "--master", "--master-bind-port", bind, "--web-host", "127.0.0.1", "--web-port", web,
             "--repository", str(repository), "--out", str(tmp_path / "run"),
             "--host", f"http://{triton.endpoint.http}", log=tmp_path / "master.log",
+            locustfile=patched_locustfile(tmp_path, UNHURRIED),
         )  # fmt: skip
         workers = [
             start("--worker", "--master-port", bind, log=tmp_path / f"worker-{one}.log")
@@ -160,9 +169,7 @@ def test_two_tests_of_the_form_agree_with_tritons_own_counts(stack: Stack) -> No
     for one in (first, second):
         reasons = "; ".join(one["verdict"]["reasons"])
         assert "Triton answered" not in reasons, reasons
-        held_up = is_held_up(reasons)
-        decided = {"pass", "undecided"} | ({"invalid"} if held_up else set())
-        assert one["verdict"]["decision"] in decided, reasons
+        assert one["verdict"]["decision"] in {"pass", "undecided"}, reasons
     assert [one["decision"] for one in trials] == shown
     stored = read_run(stack.out).trials
     assert [one.decision for one in stored] == shown

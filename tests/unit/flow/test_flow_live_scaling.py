@@ -105,6 +105,34 @@ def test_a_live_run_says_with_how_many_replicas_it_begins(tmp_path):
     assert begun(state(first, decided)) == (first, decided)
 
 
+def test_what_is_written_down_while_the_load_is_counted_is_of_one_moment(tmp_path):
+    """Or a run that is killed then would count again, going on, what it had counted."""
+    session = LiveSession(
+        state(), tmp_path / "live.json", Replicas(), lambda: 0, 0.0, lambda _: None
+    )
+
+    class Watched(list):
+        """A window in which the scaler's thread writes after every slice that is counted."""
+
+        def __getitem__(self, asked):
+            return Watched(super().__getitem__(asked))
+
+        def __iter__(self):
+            for one in super().__iter__():
+                yield one
+                session._record(0.0)
+
+    window = Watched(TimeSlice(index, dropped=1) for index in range(4))
+    session.decided(window)
+    session.decided(Watched([*window, TimeSlice(4, dropped=1)]))
+    session._record(0.0)
+    told = {(one.requests, round(one.counted_s / SLICE_S)) for one in session.state.steps}
+    assert told == {(0, 0), (4, 4), (5, 5)}
+    session.count_rest(Watched([*window, TimeSlice(4, dropped=1), TimeSlice(5, dropped=2)]))
+    last = session.state.steps[-1]
+    assert (last.requests, last.failed, round(last.counted_s / SLICE_S)) == (7, 7, 6)
+
+
 def test_a_live_run_that_does_not_say_how_it_began_is_not_gone_on_with(tmp_path, monkeypatch):
     monkeypatch.setattr(live_scaling, "read_run", lambda _: None)
     write_document(tmp_path, live_scaling.LIVE, state(LiveStep(5.0, 3, 2, 100, 100, 0, 5.0)))
