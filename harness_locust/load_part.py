@@ -12,6 +12,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,7 @@ QUIET_NS = 4_000_000
 WAIT_FOR_QUIET_S = 0.02
 """How long a report is put off at most; a load without such pauses has no use for them."""
 _NS = 1_000_000_000
+_RECORDS = "harness.load.records.requests"
 
 logger = logging.getLogger("harness")
 
@@ -130,9 +132,9 @@ class LoadPart:
         self._traffic.turns.give_way = look_at_sockets
         # Now and not at the start: importing pyarrow takes a second, reading a trace may as well.
         if order.records is not None:
-            from harness.load.records.requests import RecordWriter
-
-            self._writer = RecordWriter(order.records)
+            # In a thread: a slow machine takes longer than the master waits for a word of it.
+            records = gevent.get_hub().threadpool.apply(import_module, (_RECORDS,))
+            self._writer = records.RecordWriter(order.records)
         if self._open:
             workload = order.workload
             self._arrivals = arrival_times_ns(
