@@ -348,10 +348,12 @@ def _processes(pid: int | None) -> list[psutil.Process]:
 def _process_tree(
     processes: Sequence[psutil.Process],
 ) -> dict[ProcessKey, tuple[float, int]]:
-    """CPU seconds and memory of each that still runs."""
+    """CPU seconds and memory of each that still runs: one that waits to be reaped does not."""
     tree: dict[ProcessKey, tuple[float, int]] = {}
     for process in processes:
         try:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                continue
             times = process.cpu_times()
             key = ProcessKey(process.pid, process.create_time())
             tree[key] = (times.user + times.system, _memory_bytes(process))

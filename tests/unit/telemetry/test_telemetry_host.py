@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,6 +71,16 @@ def test_no_process_means_no_numbers() -> None:
         assert metrics.server_cpu is None
         assert metrics.server_memory_bytes is None
         assert metrics.memory_used_bytes == reading.memory_used_bytes
+
+
+def test_a_process_that_waits_to_be_reaped_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While threads of it still end, the kernel tells its memory and its processor time."""
+    monkeypatch.setattr("harness.telemetry.host._memory_bytes", lambda process: 1)
+    with subprocess.Popen(["true"]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        reading = read_host(ended.pid)
+    assert reading.process_cpu_s == {}
+    assert reading.tree_memory_bytes is None
 
 
 def reading(time_s: float, cpu: dict[ProcessKey, float]) -> HostReading:
