@@ -22,6 +22,7 @@ from typing import Self
 
 import numpy as np
 import psutil
+import pyarrow as pa
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
@@ -67,8 +68,7 @@ def request_errors(
         truth: when each request was received and answered, by id.
         lost: stretches in which a processor was lost, nanoseconds of CLOCK_MONOTONIC, in order.
     """
-    files = [str(path) for path in sorted(records.glob("*.parquet"))]
-    table = ds.dataset(files).to_table(filter=ds.field("status") == "ok")
+    table = _successes(records)
     sent, completed = (table[name].to_numpy() for name in ("sent_ns", "completed_ns"))
     known = [truth.get(one) for one in table["id"].to_pylist()]
     there = np.array([one is not None for one in known], dtype=bool)
@@ -97,8 +97,7 @@ def answered_ms(
         start_ns: of the window in which they fell due.
         end_ns: of the same.
     """
-    files = [str(path) for path in sorted(records.glob("*.parquet"))]
-    table = ds.dataset(files).to_table(filter=ds.field("status") == "ok")
+    table = _successes(records)
     due_ns, ids = table["scheduled_ns"].to_pylist(), table["id"].to_pylist()
     waited_ns = [
         truth[one][1] - due
@@ -106,6 +105,11 @@ def answered_ms(
         if one in truth and start_ns <= due < end_ns
     ]
     return np.sort(np.array(waited_ns, dtype=np.float64)) / 1e6
+
+
+def _successes(records: Path) -> pa.Table:
+    files = [str(path) for path in sorted(records.glob("*.parquet"))]
+    return ds.dataset(files).to_table(filter=ds.field("status") == "ok")
 
 
 def _quantile(values: NDArray[np.float64], quantile: float) -> float:

@@ -286,9 +286,12 @@ def _config_text(family: FamilyResults, result: TrialResult) -> str:
         return "\n".join([instances, *(_parameter(key, value) for key, value in told.items())])
     (variant,) = [one for one in family.variants if one.name == result.trial.variant]
     is_onnx = variant.format is ModelFormat.ONNX
-    lines = [
+    batching = (
         f"max_batch_size: {serving.max_batch_size}",
         f"dynamic_batching {{ max_queue_delay_microseconds: {serving.queue_delay_us} }}",
+    )
+    lines = [
+        *(batching if variant.batches else ()),
         instances,
         *([_parameter("intra_op_thread_count", serving.intra_op_threads)] if is_onnx else []),
         *([_accelerator_text(serving.accelerator, variant.precision)] if is_onnx else []),

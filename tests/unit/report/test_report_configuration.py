@@ -107,6 +107,8 @@ def test_of_an_external_server_only_what_the_run_set_there():
     found, _ = finding(PLAIN, server=server)
     assert said(found.config)["instance_group"] == [{"count": 2}], "the kind is its owner's"
     assert said(found.config)["max_batch_size"] == 8
+    unbatched, _ = finding(PLAIN, server=server, batches=False)
+    assert not {"max_batch_size", "dynamic_batching"} & set(said(unbatched.config))
     untouched = finding(
         replace(PLAIN, intra_op_threads=0), server=server | {"model_control": False}
     )
