@@ -17,7 +17,7 @@ from harness.cli.options import AsJson, cpu_list
 from harness.errors import EXIT_ENVIRONMENT, EXIT_OK, EnvironmentFailure, ServerEnvironmentError
 from harness.system import machine
 from harness.system.storage import cache_root
-from harness.words.numbers import number, whole
+from harness.words.numbers import number, things, whole
 
 NEEDED_GIB = 4
 GENERATOR_SHARE = 4
@@ -65,7 +65,7 @@ def examine() -> list[Check]:
         Check("python", "ok", facts["python"]),
         Check(
             "machine", "ok",
-            f"{facts['usable_cores']} cores, {facts['memory_gib']} GiB, {facts['cpu']}",
+            f"{things(facts['usable_cores'], 'core')}, {facts['memory_gib']} GiB, {facts['cpu']}",
         ),
         Check(
             "GPU", "ok" if facts["gpus"] else "note",

@@ -37,6 +37,7 @@ from harness.errors import (
 from harness.tracking.trackers import Tracker, check_trackers
 from harness.types import Decision
 from harness.types.card import CardPlan
+from harness.words.numbers import things
 
 if TYPE_CHECKING:
     from harness.flow.conclusion import Conclusion
@@ -266,9 +267,11 @@ def _keep_what_there_is(folder: RunFolder) -> None:
         write_results(folder.path)
     except HarnessError as error:
         say(f"the tables could not be written: {error}")
+    scores = things(len(journal.quality), "score")
+    tasks = things(len(journal.tasks), "lm-eval task")
+    trials = things(len(journal.trials), "trial")
     say(
-        f"kept: {len(journal.quality)} scores, {len(journal.tasks)} lm-eval tasks and "
-        f"{len(journal.trials)} trials in {folder.path}\n"
+        f"kept: {scores}, {tasks} and {trials} in {folder.path}\n"
         f"continue with: {resume_command(sys.argv[1:], folder.path)}"
     )
 

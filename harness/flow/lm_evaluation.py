@@ -27,6 +27,7 @@ from harness.tasks.classification.rows import LabelledSamples
 from harness.tasks.loading import encode
 from harness.tasks.registry import family_of
 from harness.types import ModelVariant, Progress, ServingConfig, TaskEntry
+from harness.words.numbers import things
 
 if TYPE_CHECKING:
     from harness.quality.lm_eval.model import ServedLM
@@ -135,7 +136,7 @@ def _stage(variant: ModelVariant) -> str:
 
 def _told(entry: TaskEntry) -> str:
     """What a reader must know of a finished task beside its score."""
-    parts = [f"{entry.task}: {entry.requests} requests"]
+    parts = [f"{entry.task}: {things(entry.requests, 'request')}"]
     if entry.from_cache:
         known = entry.from_cache + entry.asked
         parts.append(
@@ -146,7 +147,7 @@ def _told(entry: TaskEntry) -> str:
     if entry.truncated:
         parts.append(f"{entry.truncated} with the context cut to the model's length")
     if entry.windowed:
-        parts.append(f"{entry.windowed} texts in windows of the model's length")
+        parts.append(f"{things(entry.windowed, 'text')} in windows of the model's length")
     return ", ".join(parts)
 
 

@@ -203,7 +203,7 @@ def _left_out(run: StoredRun, question: PlanQuestion, planned: set[str]) -> tupl
         if not own:
             why = "no trial measured it"
         elif not any(one.valid for one in own):
-            why = f"none of its {len(own)} trials is valid: {own[0].invalid_reason}"
+            why = f"none of its trials is valid ({len(own)} measured): {own[0].invalid_reason}"
         elif any(one.streams for one in own):
             why = why_not(own, question.demand)
         else:

@@ -35,6 +35,7 @@ from harness.serving.embedded.server import require_free
 from harness.study import Study
 from harness.types import ModelVariant, Trial, TrialResult, Verdict
 from harness.types.card import CardPlan
+from harness.words.numbers import things
 
 External = ExternalStudy | ExternalWriting
 """A study's models on a server that is up."""
@@ -255,7 +256,7 @@ def _tell_if_exchanged(variant: ModelVariant, folder: RunFolder, settings: RunSe
         return
     folder.withdraw_verdicts()
     trials = sum(one.trial.variant == variant.name for one in folder.journal.trials.values())
-    finished = "1 finished trial" if trials == 1 else f"{trials} finished trials"
+    finished = things(trials, "finished trial")
     settings.warn(
         f"{variant.name} is another file than when this run was begun (SHA-256 "
         f"{known.sha256[:12]} then, {variant.sha256[:12]} now): its score and {finished} are "

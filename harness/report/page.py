@@ -61,7 +61,7 @@ from harness.types.offline import OfflinePlan
 from harness.types.rollout import RolloutRecord
 from harness.types.routing import Route
 from harness.words.labels import INTERRUPTED, SIGNS, Sign, trial_words
-from harness.words.numbers import count
+from harness.words.numbers import count, things
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,7 @@ def machine_words(environment: object) -> str:
         return ""
     cores = environment.get("usable_cores") or environment.get("cores")
     gpus = environment.get("gpus") or ()
-    parts = (environment.get("cpu"), f"{cores} cores" if cores else "", *gpus)
+    parts = (environment.get("cpu"), things(cores, "core") if cores else "", *gpus)
     return ", ".join(str(part) for part in parts if part)
 
 

@@ -35,6 +35,7 @@ from harness.words.numbers import (
     seconds,
     signed,
     span,
+    things,
 )
 
 _PLAIN_DECIMALS = 3
@@ -212,9 +213,7 @@ def serving_words(serving: ServingConfig) -> str:
     """Triton's side in one line, without what is as by default: `max batch 16, 2 instances`."""
     if not serving.told:
         return "as its server has it"
-    instances = (
-        "1 instance" if serving.instance_count == 1 else f"{serving.instance_count} instances"
-    )
+    instances = things(serving.instance_count, "instance")
     if serving.intra_op_threads > 1:
         instances += f" {TIMES} {serving.intra_op_threads} threads"
     parts = [f"max batch {serving.max_batch_size}", instances]
@@ -225,6 +224,12 @@ def serving_words(serving: ServingConfig) -> str:
     if serving.response_cache:
         parts.append("response cache")
     return ", ".join(parts)
+
+
+def rows_words(rows_per_request: float) -> str:
+    """A mean number of rows, of requests of one size or of several: `1 row`, `4.50 rows`."""
+    rows = asked(rows_per_request)
+    return f"{rows} {'row' if rows == asked(1.0) else 'rows'}"
 
 
 def batch_words(workload: Workload) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -104,12 +103,6 @@ def end(*processes: subprocess.Popen[str]) -> None:
     for process in processes:
         process.kill()
         process.wait(PATIENCE_S)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def response_of(document: dict[str, Any], outcome: str = "ok") -> SparseHistogram:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from fake_server import FakeServer
 from load_rig import checkout, make_payloads, wait_until
-from locust_command import LIMIT_S, end, free_port, interrupt, start
+from locust_command import LIMIT_S, end, interrupt, start
+
+from tests.ports import free_port
 
 WORKERS = 2
 CLOSED = ("--users", "4", "--spawn-rate", "4")

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from load_rig import wait_until
-from locust_command import LIMIT_S, end, free_port, start
+from locust_command import LIMIT_S, end, start
+
+from tests.ports import free_port
 
 
 class Site:

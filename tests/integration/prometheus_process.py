@@ -15,7 +15,8 @@ from typing import Any, Self
 
 import pytest
 import yaml
-from locust_command import free_port
+
+from tests.ports import free_port
 
 PATIENCE_S = 240
 """A busy machine takes minutes to start Locust; nothing is measured meanwhile."""

@@ -14,6 +14,7 @@ from harness.cli.main import run_command
 from harness.load.requests.payloads import REPOSITORY_FILE, read_payloads
 from harness.runs.folder import read_run
 from tests.held_up import PATIENCE_S, is_held_up
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("server_environment", "undisturbed")]
 
@@ -27,14 +28,6 @@ def study(local_study):
 def repository(study):
     """The study's exported model repository."""
     return study.parent / "model_repository"
-
-
-def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def serve(study, repository, ports):

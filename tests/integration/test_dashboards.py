@@ -22,7 +22,7 @@ import endpoint_models
 import numpy as np
 import pytest
 from load_rig import checkout
-from locust_command import end, free_port, start
+from locust_command import end, start
 from prometheus_process import PrometheusProcess, wait_until
 
 from harness.cli.main import run_command
@@ -40,6 +40,7 @@ from harness.serving.generation.repository import (
 from harness.telemetry.exposition.monitor import LoadMonitor
 from harness.telemetry.exposition.page import MetricsServer
 from harness.types import ModelVariant
+from tests.ports import free_port
 from tests.sample_run import sample_run
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(480)]

@@ -9,10 +9,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from fake_server import Behaviour, FakeServer, constant
-from locust_command import end, free_port, read, response_of
+from locust_command import end, read, response_of
 from locust_fleet import Fleet, master_that_waits, plan, wait_until_all_have_told
 
 from harness import hdr
+from tests.ports import free_port
 
 
 @pytest.fixture

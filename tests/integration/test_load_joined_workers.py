@@ -32,7 +32,7 @@ from load_rig import (
     wait_until_gone,
     wait_until_stopped,
 )
-from locust_command import LIMIT_S, free_port, read, response_of, start
+from locust_command import LIMIT_S, read, response_of, start
 from locust_fleet import plan, wait_until_all_have_told
 
 from harness import hdr
@@ -44,6 +44,7 @@ from harness.load.generators.master_endpoint import TOKEN_VARIABLE, MasterEndpoi
 from harness.load.generators.pool import Joining, LoadGenerators
 from harness.load.transports.address import parse_target
 from harness.runs.folder import read_run
+from tests.ports import free_port
 
 SLOW = Behaviour(constant(0.01))
 

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from fake_server import Behaviour, FakeServer, constant
 from load_rig import checkout, make_payloads
-from locust_command import end, free_port, response_of, start
+from locust_command import end, response_of, start
 from locust_fleet import master_that_waits
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from web_rig import CACHED_S, PATIENCE_S, Page, chromium, wait_until
 
 from harness import hdr
+from tests.ports import free_port
 
 pytestmark = pytest.mark.browser
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from fake_server import Behaviour, FakeServer, constant
 from load_rig import make_payloads, wait_until
-from locust_command import LIMIT_S, end, free_port, start
+from locust_command import LIMIT_S, end, start
+
+from tests.ports import free_port
 
 OURS = (
     "serving/data.json", "serving/trials.csv", "serving/series.csv", "serving/static/serving.js",

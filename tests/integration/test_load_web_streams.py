@@ -9,11 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from locust_command import end, free_port, locust, start
+from locust_command import end, locust, start
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from token_server import FakeTokenServer, StreamScript, evenly
 from web_rig import Page, chromium, wait_until
+
+from tests.ports import free_port
 
 pytestmark = pytest.mark.browser
 

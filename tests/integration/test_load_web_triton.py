@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from load_rig import make_payloads
-from locust_command import end, free_port, start
+from locust_command import end, start
 from locust_fleet import patched_locustfile
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -22,6 +22,7 @@ from harness.runs.folder import read_run
 from harness.serving.embedded.environment import ServerEnvironment
 from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.browser, pytest.mark.triton]
 VARIANTS = ("small-teacher", "small-student")

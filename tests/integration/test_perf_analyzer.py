@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from tiny_model import counters_at_rest
 
 from harness.serving.embedded.environment import ServerEnvironment
 from harness.serving.endpoint import Endpoint, TritonClient
+from tests.ports import free_ports
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from client_process import PeerError
@@ -34,7 +33,7 @@ def peer(server_environment: ServerEnvironment) -> PerfAnalyzer:
 @pytest.fixture
 def server_by_hand(server_environment: ServerEnvironment, tiny_repository: Path, tmp_path: Path):
     """Triton with the fewest options that serve our repository; all models are loaded at start."""
-    http, grpc, metrics = free_ports()
+    http, grpc, metrics = free_ports(3)
     command = [
         str(server_environment.tritonserver),
         f"--model-repository={tiny_repository}",
@@ -56,14 +55,6 @@ def server_by_hand(server_environment: ServerEnvironment, tiny_repository: Path,
     finally:
         server.terminate()
         server.wait(timeout=40)
-
-
-def free_ports() -> list[int]:
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(3)]
-        for listener in sockets:
-            listener.bind(("127.0.0.1", 0))
-        return [listener.getsockname()[1] for listener in sockets]
 
 
 def test_perf_analyzer_drives_the_repository(peer: PerfAnalyzer, server_by_hand: Endpoint):

@@ -13,7 +13,6 @@ import endpoint_models
 import numpy as np
 import pytest
 from load_rig import Watcher
-from locust_command import free_port
 from prometheus_process import PrometheusProcess, wait_until
 
 from harness.cli.main import run_command
@@ -28,6 +27,7 @@ from harness.telemetry.prometheus.client import Prometheus
 from harness.telemetry.prometheus.readings import ScrapedReadings
 from harness.telemetry.readings import DirectReadings
 from harness.types import LoadMode, ModelVariant, WireProtocol, Workload
+from tests.ports import free_port
 
 pytestmark = pytest.mark.triton
 

@@ -134,7 +134,7 @@ def test_a_run_without_valid_trials_says_what_to_measure(tmp_path, capsys):
     folder = str(tmp_path / "run")
     assert run_command(["batch", folder, *JOB]) == 2
     told = capsys.readouterr().err
-    assert "none of its 1 trials is a valid closed loop: the server lacked CPU" in told
+    assert "none of its trials (1) is a valid closed loop: the server lacked CPU" in told
     wanted = f"next: harness batch {folder} --documents 100M --deadline 6h --measure"
     assert wanted in " ".join(told.split())
     priced = ["--slo", "p95 < 9 ms", "--instance", "c7i.xlarge", "--instance", "c7i.large"]

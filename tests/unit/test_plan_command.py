@@ -190,7 +190,7 @@ def test_a_run_without_a_valid_trial_says_what_to_measure(tmp_path, capsys):
         run.journal.add(trial(1, valid=False, invalid_reason="the server was short"))
     assert run_command(["plan", str(tmp_path / "run"), "--demand", "5/s"]) == 2
     said = " ".join(capsys.readouterr().err.split())
-    assert "none of the run's 1 trials is valid" in said
+    assert "none of the run's trials is valid (1 measured)" in said
     assert "the server was short" in said
     assert "harness load STUDY --variant student --concurrency 8" in said
 

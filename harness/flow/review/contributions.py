@@ -28,7 +28,7 @@ from harness.types.offline import OfflinePlan
 from harness.types.review import DecisionCandidate, Figure, FigureBasis, PlannedFact, Risk
 from harness.types.rollout import RolloutRecord, RolloutStatus
 from harness.types.routing import Route
-from harness.words.numbers import asked, asked_percent, count, percent, span, whole
+from harness.words.numbers import asked, asked_percent, count, percent, span, things, whole
 
 
 @dataclass(frozen=True)
@@ -279,7 +279,7 @@ def _of_batch(plan: OfflinePlan, run: str) -> Contribution:
             where = f" on {need.instance}" if need.instance else ""
             cost = "" if need.usd_per_job is None else f", {bounded(need.usd_per_job)} USD per job"
             value = (
-                f"{count(need.recommended)} machines, one of which may be lost "
+                f"{things(need.recommended, 'machine')}, one of which may be lost "
                 f"({bounded(need.even, whole)} if all were equally fast){cost}; "
                 f"{basis(is_estimate=need.is_estimate)}"
             )

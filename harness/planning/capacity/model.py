@@ -39,7 +39,7 @@ from harness.types import ArrivalKind, ServingConfig, ShapeKind, WireProtocol
 from harness.types.capacity import Prediction
 from harness.types.estimates import Demand, Interval
 from harness.types.latency import UNBOUNDED_MS
-from harness.words.numbers import number, percent, whole
+from harness.words.numbers import number, percent, things, whole
 
 UNKNOWN_ERROR = 0.15
 """Relative error of the model where no trial could be simulated as it was measured."""
@@ -282,7 +282,9 @@ class CapacityModel:
         executed = round(float(np.mean(batch_means)))
         needed = max(executed, *(rows for rows, _ in demand.batch_mix))
         if needed > largest:
-            words.append(f"executions of {needed} rows, where the largest measured had {largest}")
+            words.append(
+                f"executions of {things(needed, 'row')}, where the largest measured had {largest}"
+            )
         joined, most = executed / demand.rows_per_request, self.best_guess.curve.most_requests
         if joined > _FAR * most:
             words.append(

@@ -30,7 +30,7 @@ from harness.types import (
 )
 from harness.types.capacity import MEASURED_RANGE, DeploymentPlan, Headroom, MeasuredPoint
 from harness.types.estimates import Demand, Interval
-from harness.words.numbers import count, number, percent
+from harness.words.numbers import count, number, percent, things
 
 BUDGET = 1_200_000
 """Requests that all curves of a plan may simulate, so that it answers within seconds."""
@@ -134,8 +134,8 @@ def _why_none(trials: Sequence[TrialResult]) -> str:
     invalid = [one for one in trials if not one.valid]
     if len(invalid) == len(trials):
         return (
-            f"none of the run's {len(trials)} trials is valid, so they say nothing of capacity; "
-            f"the first: {invalid[0].invalid_reason}"
+            f"none of the run's trials is valid ({count(len(trials))} measured), so they say "
+            f"nothing of capacity; the first: {invalid[0].invalid_reason}"
         )
     return (
         "the run's valid trials hold no execution times (Triton's statistics of the model), "
@@ -250,7 +250,7 @@ def _unsure(replicas: Headroom | None, predicted: Predicted) -> Iterator[str]:
     if replicas is None:
         yield f"no rate is sure to meet the objective: at the lowest simulated, {predicted.reason}"
     elif predicted.decision is not Decision.PASS:
-        many = "1 replica" if replicas.peak == 1 else f"{count(replicas.peak)} replicas"
+        many = things(replicas.peak, "replica")
         yield f"not sure to meet the objective: at the peak on {many}, {predicted.reason}"
 
 

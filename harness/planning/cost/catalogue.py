@@ -19,7 +19,7 @@ from importlib import resources
 from pathlib import Path
 
 from harness.errors import UsageError
-from harness.words.numbers import asked, asked_percent, number
+from harness.words.numbers import asked, asked_percent, number, things
 
 SHIPPED = "instances.csv"
 COLUMNS = (
@@ -175,7 +175,7 @@ def parse_prices(
     if not (found or problems):
         problems.append("no row below the line of the columns")
     if problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        count = things(len(problems), "problem")
         listed = "\n".join(f"  - {one}" for one in problems)
         raise UsageError(
             f"{source}: {count}\n{listed}",

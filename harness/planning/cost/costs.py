@@ -39,6 +39,7 @@ from harness.types.costs import (
     VariantCost,
 )
 from harness.types.estimates import Demand, Interval, Pricing
+from harness.words.labels import rows_words
 from harness.words.numbers import asked
 
 
@@ -351,8 +352,8 @@ def _rate_notes(costs: Sequence[VariantCost], demand: Demand | None) -> Iterator
     }
     for variant, rows in other.items():
         yield (
-            f"{variant} was measured with {asked(rows)} rows per request and the demand has "
-            f"{asked(demand.rows_per_request)}: its cost is that of {asked(rows)} rows"
+            f"{variant} was measured with {rows_words(rows)} per request and the demand has "
+            f"{asked(demand.rows_per_request)}: its cost is that of {rows_words(rows)}"
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from harness.types import Decision
 from harness.types.estimates import Interval
 from harness.types.offline import MachineNeed, OfflineChoice, OfflineVariant
-from harness.words.numbers import count, number, span
+from harness.words.numbers import number, span, things
 
 
 def choices_of(variants: Sequence[OfflineVariant]) -> tuple[OfflineChoice, ...]:
@@ -57,7 +57,7 @@ def measure_of(need: MachineNeed) -> Interval:
 
 def _words(need: MachineNeed) -> str:
     cost = need.usd_per_job
-    machines = f"{count(need.recommended)} machine{'' if need.recommended == 1 else 's'}"
+    machines = things(need.recommended, "machine")
     if cost is None:
         return machines
     return f"{number(cost.value)} ({span(number(cost.low), number(cost.high))}) USD per job"

@@ -230,7 +230,7 @@ def _without_rate(run: OfflineRun, variant: ModelVariant, measure: str) -> Offli
     if by_load(own):
         reason = "its trials are too short for an interval of their throughput"
     elif own and invalid:
-        reason = f"none of its {count(len(own))} trials is a valid closed loop: {invalid}"
+        reason = f"none of its trials ({count(len(own))}) is a valid closed loop: {invalid}"
     elif own:
         reason = "none of its trials is a closed loop of one batch size"
     else:

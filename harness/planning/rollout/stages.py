@@ -32,7 +32,16 @@ from harness.types.rollout import (
     RolloutStep,
     Tally,
 )
-from harness.words.numbers import asked, asked_percent, count, latency, percent, points, span
+from harness.words.numbers import (
+    asked,
+    asked_percent,
+    count,
+    latency,
+    percent,
+    points,
+    span,
+    things,
+)
 
 _BUCKETS = 2**64
 
@@ -177,7 +186,7 @@ def _words(guardrail: Guardrail, finding: GuardrailFinding) -> str:
         return f"{guardrail.name}: no requests"
     limit = guardrail.alarm if finding.breaches else guardrail.limit
     value, low, high = finding.value.value, finding.value.low, finding.value.high
-    requests = f"{count(finding.requests)} requests"
+    requests = things(finding.requests, "request")
     if guardrail.comparison is Comparison.LIMIT:
         shown = f"{percent(value)} {_bad_words(guardrail)} ({span(percent(low), percent(high))})"
         return f"{guardrail.name}: {shown}, limit {asked_percent(limit)}, {requests}"

@@ -17,7 +17,7 @@ from harness.report.plots.base import (
     safe,
 )
 from harness.types.autoscaling import AutoscalePlan, PolicyOutcome, ScalingCourse
-from harness.words.numbers import asked, asked_percent, number, percent, span
+from harness.words.numbers import asked, asked_percent, number, percent, span, things
 
 _RATE, _READY, _ORDERED = "--c-blue", "--c-vermillion", "--c-orange"
 _LOOKS = {
@@ -213,7 +213,7 @@ def _hover(one: PolicyOutcome) -> str:
     lines = (
         f"in time {percent(share.value)} ({span(percent(share.low), percent(share.high))})",
         f"{number(hours.value)} replica hours ({span(number(hours.low), number(hours.high))})",
-        f"{number(one.scalings.value)} scalings, at most {one.most_replicas} replicas",
+        f"{number(one.scalings.value)} scalings, at most {things(one.most_replicas, 'replica')}",
         f"decision: {one.decision.value}",
     )
     return "<br>".join([f"<b>{safe(one.policy.name)}</b>", *map(safe, lines)])

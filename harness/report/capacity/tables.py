@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.metrics import metric_named
 from harness.report.tables.model import Cell, Column, Table, decision_cell, numeric, words
 from harness.types.capacity import CapacityPlan, DeploymentPlan
-from harness.words.labels import arrival_words, protocol_name, serving_words
+from harness.words.labels import arrival_words, protocol_name, rows_words, serving_words
 from harness.words.numbers import (
     MISSING,
     asked,
@@ -111,11 +111,10 @@ def measured_words(plan: CapacityPlan) -> str:
 def demand_words(plan: CapacityPlan) -> str:
     """`2,000 requests/s, peak 3 times that, Poisson arrivals, 1 row per request`."""
     demand = plan.demand
-    rows = asked(demand.rows_per_request)
     peak = f", peak {asked(demand.peak_factor)} times that" if demand.peak_factor > 1 else ""
-    unit = "row" if rows == asked(1.0) else "rows"
     arrivals = arrival_words(demand.arrivals)
-    return f"{asked(demand.rate_per_s)} requests/s{peak}, {arrivals}, {rows} {unit} per request"
+    rows = rows_words(demand.rows_per_request)
+    return f"{asked(demand.rate_per_s)} requests/s{peak}, {arrivals}, {rows} per request"
 
 
 def trust_table(plan: CapacityPlan) -> Table:

@@ -20,6 +20,7 @@ from harness.words.numbers import (
     millions,
     number,
     span,
+    things,
 )
 
 RUNTIMES = {Runtime.PYTORCH: "PyTorch", Runtime.ONNX_RUNTIME: "ONNX Runtime"}
@@ -75,7 +76,7 @@ def _card_row(card: FamilyCard, entry: CardEntry) -> tuple[Cell, ...]:
 def _card_note(card: FamilyCard) -> str:
     entry = card.entries[0]
     plan = entry.plan
-    threads = "1 thread" if entry.threads == 1 else f"{entry.threads} threads"
+    threads = things(entry.threads, "thread")
     versions = {one.runtime: one.runtime_version for one in card.entries}
     runtimes = ", ".join(f"{RUNTIMES[runtime]} {text}" for runtime, text in versions.items())
     distinct = (

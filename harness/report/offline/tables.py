@@ -24,6 +24,7 @@ from harness.words.numbers import (
     percent,
     seconds,
     span,
+    things,
     whole,
 )
 
@@ -192,13 +193,12 @@ def choice_words(plan: OfflinePlan, choice: OfflineChoice) -> str:
         return f"{choice.family}: nothing is recommended: {choice.reason}."
     one = next(v for v in plan.variants if v.variant == choice.variant)
     need = next(n for n in one.needs if n.instance == choice.instance)
-    where = f" {need.instance}" if need.instance else ""
-    plural = "" if need.recommended == 1 else "s"
+    machines = things(need.recommended, f"{need.instance} machine".strip())
     chance = need.in_time_with_loss
     return (
         f"{choice.family}: {one.variant} at batch {count(one.batch_size)} on "
-        f"{count(need.recommended)}{where} machine{plural}; with one lost it is in time with a "
-        f"chance of {bounded(chance, percent)}. It is {choice.reason}."
+        f"{machines}; with one lost it is in time with a chance of "
+        f"{bounded(chance, percent)}. It is {choice.reason}."
     )
 
 
@@ -219,7 +219,8 @@ def beside_teacher(plan: OfflinePlan) -> tuple[str, ...]:
             continue
         its = next(need for need in student.needs if need.instance == choice.instance)
         teacher, theirs = min(pairs, key=_least)
-        words = f"{teacher.variant} needs {bounded(theirs.with_loss, whole)} machines"
+        needed = bounded(theirs.with_loss, whole)
+        words = f"{teacher.variant} needs {needed} {'machine' if needed == '1' else 'machines'}"
         words += f" where {student.variant} needs {bounded(its.with_loss, whole)}"
         if theirs.usd_per_job and its.usd_per_job:
             words += (
@@ -237,7 +238,7 @@ def _least(pair: tuple[OfflineVariant, MachineNeed]) -> float:
 
 def variant_words(one: OfflineVariant) -> str:
     """How a variant is run, and what its numbers rest on."""
-    trials = "1 trial" if len(one.trial_ids) == 1 else f"{count(len(one.trial_ids))} trials"
+    trials = things(len(one.trial_ids), "trial")
     return (
         f"{one.variant}: {bounded(one.inferences_per_s)} inferences/s at batch "
         f"{count(one.batch_size)}, {count(one.in_flight)} in flight over "

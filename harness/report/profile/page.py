@@ -24,7 +24,7 @@ from harness.report.tables.provenance import environment_table, when
 from harness.system.storage import replace_text
 from harness.types.card import Runtime
 from harness.types.profiles import OperatorProfile, VariantProfile
-from harness.words.numbers import MISSING, count, millions, number, percent, span
+from harness.words.numbers import MISSING, count, millions, number, percent, span, things
 
 PROFILE = "profile.json"
 _MOST_OPERATORS = 25
@@ -83,7 +83,7 @@ def profile_summary(profile: VariantProfile) -> RenderableType:
 def profile_page(profile: VariantProfile) -> ProfilePage:
     """Choose and word everything that the profile's page shows."""
     variant = profile.variant
-    threads = "1 thread" if profile.threads == 1 else f"{profile.threads} threads"
+    threads = things(profile.threads, "thread")
     known = (
         ("Measured", when(profile.created_utc)),
         ("Variant", f"{variant.precision}, {millions(variant.parameters)} M parameters"),

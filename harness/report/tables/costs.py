@@ -22,6 +22,7 @@ from harness.words.numbers import (
     percent,
     seconds,
     signed,
+    things,
 )
 
 
@@ -109,7 +110,7 @@ def search_table(family: FamilyResults, *, resumed: bool) -> Table | None:
 def search_words(family: FamilyResults, *, resumed: bool) -> str:
     """`38 trials in 1 min 4 s, 21 of them ended early, decided; 9 left out, ...`."""
     trials, early = family.trials, sum(map(ended_early, family.trials))
-    words = "1 trial" if len(trials) == 1 else f"{count(len(trials))} trials"
+    words = things(len(trials), "trial")
     words += "" if resumed or not trials else f" in {_time(_span_s(trials))}"
     if early:
         words += f", {count(early)} of them ended early, decided"

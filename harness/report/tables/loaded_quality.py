@@ -10,13 +10,13 @@ from harness.types import QualityScore
 from harness.types.loaded_quality import LoadedQuality
 from harness.words.numbers import (
     MISSING,
-    count,
     heading,
     metric_span,
     metric_value,
     number,
     relative_span,
     relative_value,
+    things,
 )
 
 
@@ -71,9 +71,9 @@ def _value(score: QualityScore | None) -> Cell:
 def _note(one: LoadedQuality) -> str:
     if one.problem:
         return ""
-    rows = f"{count(one.samples)} rows of the test split were asked of {one.variant}"
+    rows = f"{things(one.samples, 'row')} of the test split were asked of {one.variant}"
     load = f"while the load of {one.trial_id} completed {number(one.requests_per_s)} requests/s"
     if one.changed is None:
         return f"{rows} {load}."
-    changed = "no answer" if not one.changed else f"{count(one.changed)} answers"
+    changed = "no answer" if not one.changed else things(one.changed, "answer")
     return f"{rows} {load}: {changed} changed. The teacher's answers are those without a load."

@@ -34,6 +34,7 @@ from harness.words.numbers import (
     relative_value,
     seconds,
     span,
+    things,
 )
 
 
@@ -114,7 +115,7 @@ def cold_start_table(run: StoredRun) -> Table:
                 one.variant,
                 seconds(one.load_s),
                 milliseconds(one.first_request_ms),
-                f"{count(requests)} requests" if requests is not None else MISSING,
+                things(requests, "request") if requests is not None else MISSING,
                 seconds(one.steady_after_s),
                 milliseconds(one.steady_ms),
             )

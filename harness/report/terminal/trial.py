@@ -47,6 +47,7 @@ from harness.words.numbers import (
     percent,
     seconds,
     span,
+    things,
     with_unit,
 )
 
@@ -191,7 +192,7 @@ def _repeats(result: TrialResult) -> list[tuple[str, str]]:
     sent = result.requests + result.failures
     if generation is None or not 0 < generation.prompts < sent:
         return []
-    said = f"{count(sent)} requests were sent of {count(generation.prompts)} different ones: of "
+    said = f"{things(sent, 'request')} were sent of {count(generation.prompts)} different ones: of "
     said += "those that come again, the time to first token is a prefix cache's where there is one"
     return [("prompts sent again", said)]
 

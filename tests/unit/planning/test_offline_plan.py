@@ -186,7 +186,7 @@ def test_the_knee_is_the_batch_that_is_taken():
     ("trials", "told"),
     [
         ((), "it was not load-tested"),
-        ((result(STUDENT, 1000.0, invalid="no CPU"),), "none of its 1 trials is a valid closed"),
+        ((result(STUDENT, 1000.0, invalid="no CPU"),), "none of its trials (1) is a valid closed"),
     ],
 )
 def test_what_cannot_be_counted_with_says_what_to_measure(trials, told):
