@@ -12,8 +12,11 @@ _SECONDS = {
     "h": 3600.0, "hour": 3600.0, "d": 86400.0, "day": 86400.0,
 }  # fmt: skip
 _THOUSANDS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+WHOLE = r"(?:[1-9][0-9]{0,2}(?:[,_ ][0-9]{3})+|[0-9]+)"
+"""The whole part of a number as a regular expression: digits, parted in threes or not at all. A
+comma in any other place may be a decimal one, and 1,5k is not 15k."""
 _RATE = re.compile(
-    r"(?P<number>[0-9][0-9,_ ]*(?:\.[0-9]+)?(?:e\+?[0-9]+)?)\s*(?P<thousands>[kmg]?)\s*"
+    rf"(?P<number>{WHOLE}(?:\.[0-9]+)?(?:e\+?[0-9]+)?)\s*(?P<thousands>[kmg]?)\s*"
     r"(?:(?:req|reqs|requests|r)?\s*(?:/|per)\s*(?P<unit>[a-z]+)|(?P<rps>rps|qps))",
     re.IGNORECASE,
 )

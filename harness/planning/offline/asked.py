@@ -6,14 +6,12 @@ import math
 import re
 
 from harness.errors import UsageError
-from harness.planning.capacity.demand import parse_seconds
+from harness.planning.capacity.demand import WHOLE, parse_seconds
 from harness.types.offline import DAY_S, OfflineTerms
 from harness.words.numbers import asked
 
 _THOUSANDS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
-_COUNT = re.compile(
-    r"(?P<number>[0-9][0-9,_]*(?:\.[0-9]+)?)\s*(?P<thousands>[kmbg]?)", re.IGNORECASE
-)
+_COUNT = re.compile(rf"(?P<number>{WHOLE}(?:\.[0-9]+)?)\s*(?P<thousands>[kmbg]?)", re.IGNORECASE)
 MOST_DOCUMENTS = 10**12
 
 
@@ -29,7 +27,7 @@ def parse_documents(text: str) -> int:
     found = _COUNT.fullmatch(text.strip())
     exact = math.nan
     if found:
-        number = float(re.sub(r"[,_]", "", found["number"]))
+        number = float(re.sub(r"[,_ ]", "", found["number"]))
         exact = round(number * _THOUSANDS[found["thousands"].lower()], 6)
     if not (exact > 0 and exact == math.floor(exact) and exact <= MOST_DOCUMENTS):
         raise UsageError(

@@ -235,7 +235,7 @@ def test_documents_are_read(text, documents):
     assert parse_documents(text) == documents
 
 
-@pytest.mark.parametrize("text", ["0", "-5", "many", "1.5", "", "2T", "10M/s", "1e99"])
+@pytest.mark.parametrize("text", ["0", "-5", "many", "1.5", "", "2T", "10M/s", "1e99", "1,5M"])
 def test_what_is_no_number_of_documents_is_refused(text):
     with pytest.raises(UsageError, match="is not a number of documents above 0"):
         parse_documents(text)

@@ -19,6 +19,7 @@ from harness.types.estimates import Demand
     [
         ("2000/s", 2000.0),
         ("2,000 / s", 2000.0),
+        ("172,800,000 / day", 2000.0),
         ("2k req/s", 2000.0),
         ("120k/min", 2000.0),
         ("86.4M requests/day", 1000.0),
@@ -31,7 +32,12 @@ def test_a_rate_is_read_with_its_unit(text, rate):
 
 
 @pytest.mark.parametrize(
-    "text", ["2000", "fast", "", "-5/s", "0/s", "2000/fortnight", "1e999/s", "5/s/s", "5 m"]
+    "text",
+    [
+        *("2000", "fast", "", "-5/s", "0/s", "2000/fortnight", "1e999/s", "5/s/s", "5 m"),
+        # A decimal comma, which was read as one between thousands: 15/s
+        *("1,5/s", "2,5k/s", "0,500/s", "1,0000/s"),
+    ],
 )
 def test_a_bad_rate_says_how_to_write_one(text):
     with pytest.raises(UsageError) as raised:
