@@ -189,11 +189,13 @@ def _described(
 ) -> Mapping[str, str | None]:
     """The row; of a known type with what it does not say of the machine."""
     found = known.get((row.get("name") or "").strip().lower())
-    if found is None or row.get("accelerator") or row.get("vcpu"):
+    if found is None:
         return row
-    machine = {column: getattr(found, column) for column in OF_THE_MACHINE}
-    said = {column: cell for column, cell in row.items() if cell}
-    return row | {column: str(value or "") for column, value in machine.items()} | said
+    said = {column: cell for column, cell in row.items() if str(cell or "").strip()}
+    kept = {one: str(getattr(found, one) or "") for one in OF_THE_MACHINE}
+    if said.get("accelerator", found.accelerator).strip() != found.accelerator:
+        del kept["accelerators"]  # that is how many of the other kind there are
+    return row | kept | said
 
 
 def _header_problems(columns: Sequence[str]) -> Iterator[str]:

@@ -89,6 +89,37 @@ def test_a_file_of_ones_own_overrides_by_name_and_adds(tmp_path, shipped):
     assert len(mine.types) == len(shipped.types) + 1
 
 
+@pytest.mark.parametrize(
+    ("head", "row", "machine"),
+    [
+        # A file that says the CPUs of every row, and not the accelerator of a known type
+        (HEAD, "g5.xlarge,4,0.75,2026-11-01", ("A10G", 1, 4, 16.0, "aws", "us-east-1")),
+        (HEAD, "g5.xlarge,8,0.75,2026-11-01", ("A10G", 1, 8, 16.0, "aws", "us-east-1")),
+        (
+            "name,memory_gb,on_demand_usd_per_hour,date",
+            "g5.xlarge,32,0.75,2026-11-01",
+            ("A10G", 1, 4, 32.0, "aws", "us-east-1"),
+        ),
+        (
+            "name,accelerator,on_demand_usd_per_hour,date",
+            "g5.12xlarge,A10G,0.75,2026-11-01",
+            ("A10G", 4, 48, 192.0, "aws", "us-east-1"),
+        ),
+        (
+            "name,accelerator,accelerators,on_demand_usd_per_hour,date",
+            "g5.12xlarge,L4,2,3,2026-11-01",
+            ("L4", 2, 48, 192.0, "aws", "us-east-1"),
+        ),
+    ],
+)
+def test_what_a_row_does_not_say_of_a_known_machine_stays(tmp_path, head, row, machine):
+    path = tmp_path / "mine.csv"
+    path.write_text(f"{head}\n{row}\n")
+    one = read_catalogue(path, today=DAY).named(row.partition(",")[0])
+    found = (one.accelerator, one.accelerators, one.vcpu, one.memory_gb, one.cloud, one.region)
+    assert found == machine
+
+
 def test_a_type_that_nobody_knows_needs_its_cpus(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("name,on_demand_usd_per_hour,date\nrack-1,0.4,2026-11-01\n")
