@@ -262,6 +262,39 @@ def test_streams_are_planned_with_the_highest_rate_that_met_the_objective(stream
                for line in plan.left_out)  # fmt: skip
 
 
+def test_an_overloaded_open_loop_stands_at_the_rate_it_was_asked_for(streams):
+    """What it still answers may be less than a lighter one does, and says nothing of that one."""
+    beaten = replace(
+        streams,
+        saturation=tuple(
+            replace(one, throughput_requests_per_s=1.0)
+            if one.trial.variant == SMALL and one.decision is not Decision.PASS
+            else one
+            for one in streams.saturation
+        ),
+    )
+    question = PlanQuestion(Demand(50.0, 4.0))
+    before, after = (plan_run(run, question, lambda _: None) for run in (streams, beaten))
+    best, same = (
+        next(one for one in plan.deployments if one.variant == SMALL) for plan in (before, after)
+    )
+    assert same.replicas == best.replicas
+    assert same.highest_rate_per_s == best.highest_rate_per_s
+
+
+def test_a_rate_that_failed_once_is_not_one_that_every_open_loop_met(streams):
+    opened = [one for one in streams.saturation if one.trial.variant == SMALL]
+    passed = [one for one in opened if one.decision is Decision.PASS]
+    failed = next(one for one in opened if one.decision is not Decision.PASS)
+    top = max(passed, key=lambda one: one.trial.workload.rate_per_s)
+    again = replace(failed, trial=replace(top.trial, repeat=top.trial.repeat + 1))
+    run = replace(streams, saturation=(*streams.saturation, again))
+    plan = plan_run(run, PlanQuestion(Demand(50.0, 4.0)), lambda _: None)
+    best = next(one for one in plan.deployments if one.variant == SMALL)
+    lower = [one.throughput_requests_per_s for one in passed if one is not top]
+    assert best.highest_rate_per_s.low == max(lower, default=0.0)
+
+
 def test_streams_whose_open_loops_are_invalid_are_left_out_with_the_reason(streams):
     spoilt = tuple(
         replace(one, valid=False, invalid_reason="the generator woke late")
