@@ -10,7 +10,7 @@ import math
 import operator
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import scipy
@@ -154,11 +154,22 @@ def _priced(result: TrialResult, rate: Measured) -> Measured | None:
         return None
     value = usd_per_million(pricing, Interval(rate.value, rate.value, rate.value)).value
     on = f"{pricing.instance} at {asked(pricing.usd_per_hour)} USD/h"
+    interval = rate.interval
+
+    def of_the_rate(constraint: Constraint) -> float | None:
+        """What the rate needs to be told from the one at which it costs as much as the bound.
+
+        The cost itself has no upper bound where the rate may be nothing yet.
+        """
+        at_bound = replace(constraint, value=rate.value * value / constraint.value)
+        return None if interval is None else evidence_factor(at_bound, interval)
+
     return Measured(
         value,
-        None if rate.interval is None else usd_per_million(pricing, rate.interval),
+        None if interval is None else usd_per_million(pricing, interval),
         rate.confidence,
         f"estimate for {on}" if pricing.is_estimate else f"on {on}",
+        evidence=of_the_rate,
         remedy=f"a run on {pricing.instance} would tell" if pricing.is_estimate else "",
     )
 

@@ -261,3 +261,24 @@ def test_the_schema_has_what_a_user_writes_alone():
     assert sorted(study_schema()["$defs"]["CostBasis"]["properties"]) == [
         "instance", "measured_on", "prices", "spot", "usd_per_hour",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "times"),
+    [
+        # 1,000/s at 1 USD/h cost 0.278 USD per million; 0.4 are 694/s, 306 less than measured
+        (0.0, 2000.0, 11),
+        (600.0, 1400.0, 2),
+    ],
+)
+def test_how_much_longer_a_cost_takes_follows_from_its_rate(low, high, times):
+    """A rate that may be nothing yet has no upper bound of its cost: that is no bound at it."""
+    found = dataclasses.replace(
+        result(STUDENT, 1000.0),
+        pricing=ONE_DOLLAR,
+        throughput_low_inferences_per_s=low,
+        throughput_high_inferences_per_s=high,
+    )
+    decision, reason = judge_trial(parse_objective("p95 < 50 ms, cost < 0.4/1M"), found)
+    assert decision is Decision.UNDECIDED
+    assert reason.endswith(f"about {times} times as many requests would tell")
