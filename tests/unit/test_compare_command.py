@@ -174,6 +174,23 @@ def test_another_machine_compares_quality_and_size_alone(earlier, tmp_path):
     assert row(found, "size").change is Change.SAME
 
 
+def test_what_the_later_run_did_not_score_is_not_passed_over(earlier, tmp_path):
+    """A student that could not be scored any more has not stayed as good as it was."""
+
+    def change(run):
+        scores = tuple(one for one in run.scores if one.variant != STUDENT)
+        return slower(1.0)(replace(run, scores=scores))
+
+    later = write_topics(tmp_path / "later", change=change)
+    found = row(compared(earlier, later), "accuracy")
+    assert found.change is Change.NOT_COMPARABLE
+    assert found.reason == "the later run did not score it"
+    assert (found.before is not None, found.after) == (True, None)
+    assert run_command(["compare", str(earlier), str(later), "--metric", "accuracy"]) == 4
+    # What only the later run scored is new, and nothing that got worse
+    assert run_command(["compare", str(later), str(earlier), "--metric", "accuracy"]) == 0
+
+
 def test_another_objective_compares_points_but_not_recommendations(earlier, tmp_path):
     later = write_topics(
         tmp_path / "later",

@@ -125,13 +125,19 @@ class _Pair:
     # Quality
 
     def quality(self) -> Iterator[ComparedMetric]:
-        """Every metric of every variant that both runs scored on the study's own rows."""
+        """Every metric of every variant of both runs that the earlier scored on its own rows."""
         later = {(score.variant, score.metric): score for score in self.after.scores}
+        both = {*self.before.variants} & {*self.after.variants}
         for score in self.before.scores:
-            own = TASK_SEPARATOR not in score.metric and score.variant in self.before.variants
+            if TASK_SEPARATOR in score.metric or score.variant not in both:
+                continue
             other = later.get((score.variant, score.metric))
-            if own and other is not None:
+            if other is not None:
                 yield self._scores(score, other)
+            else:
+                known = self._figure(score.metric, _of_score(score), None, later=False)
+                reason = "the later run did not score it"
+                yield self._compared(score.variant, score.metric, "", (known, None), reason)
 
     def _scores(self, before: QualityScore, after: QualityScore) -> ComparedMetric:
         figures = (
