@@ -174,6 +174,16 @@ def test_another_machine_compares_quality_and_size_alone(earlier, tmp_path):
     assert row(found, "size").change is Change.SAME
 
 
+def test_a_cold_start_on_another_machine_is_not_said_to_be_slower(earlier, tmp_path):
+    def change(run):
+        starts = tuple(replace(one, load_s=one.load_s * 10) for one in run.cold_starts)
+        return slower(1.0)(replace(run, cold_starts=starts))
+
+    other = manifest(environment__cpu="Another")
+    later = write_topics(tmp_path / "later", manifest=other, change=change)
+    assert not any("cold start" in note for note in compared(earlier, later).notes)
+
+
 def test_what_the_later_run_did_not_score_is_not_passed_over(earlier, tmp_path):
     """A student that could not be scored any more has not stayed as good as it was."""
 

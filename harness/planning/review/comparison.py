@@ -406,7 +406,7 @@ def _variants_apart(before: ReleasedFamily, after: ReleasedFamily) -> Iterator[s
 
 def _slower_starts(metrics: Collection[ComparedMetric]) -> Iterator[str]:
     for one in metrics:
-        if one.metric == "cold_start" and one.before and one.after:
+        if one.metric == "cold_start" and one.before and one.after and one.difference:
             ratio = one.after.estimate.value / one.before.estimate.value
             if ratio >= NOTABLE_START:
                 yield f"the cold start of {one.variant} took {factor(ratio)} as long, measured once"
