@@ -112,7 +112,7 @@ def costs_of(
     costs.sort(key=lambda one: (one.family, one.usd_per_million_inferences.value))
     used = [catalogue.named(one) for one in dict.fromkeys(one.instance for one in costs)]
     notes = (
-        *_machine_notes(machine, run.manifest, question.measured_on),
+        *_machine_notes(machine, run.manifest),
         *age_notes(used, question.today),
         *_rate_notes(costs, demand),
         *_plan_notes(costs, demand, question),
@@ -313,26 +313,31 @@ def _as_measured(one: VariantCost) -> Interval:
     return usd_per_million(Pricing(one.instance, one.pricing.usd_per_hour), measured)
 
 
-def _machine_notes(
-    machine: MeasuredMachine, manifest: Mapping[str, Any], measured_on: str
-) -> Iterator[str]:
-    """Where what the manifest shows is not what was named."""
-    if is_external(manifest):  # it shows the machine that sent the load
-        return
-    if not machine.instance:
+def _machine_notes(machine: MeasuredMachine, manifest: Mapping[str, Any]) -> Iterator[str]:
+    """What is not known of the measured machine, or not as its type is."""
+    if not machine.instance and not is_external(manifest):
         yield (
             f"the run was measured on {machine.title} of unknown type, so every throughput is an "
             "estimate: name the type with --measured-on"
         )
+    yield from unlike_notes(machine, manifest)
+
+
+def unlike_notes(machine: MeasuredMachine, manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Where what a run's manifest shows is not what its machine's type has, named or detected.
+
+    A container may be given a few of its machine's cores, and is paid for with all of them.
+    """
+    if not machine.instance or is_external(manifest):  # it shows the machine that sent the load
         return
     environment = manifest.get("environment", {})
     seen, gpus = environment.get("usable_cores"), environment.get("gpus")
-    if measured_on and isinstance(seen, int) and seen != machine.vcpu:
+    if isinstance(seen, int) and seen != machine.vcpu:
         yield (
             f"{machine.instance} has {machine.vcpu} vCPUs, and the run could use {seen}: what was "
             "measured may not be what that machine gives"
         )
-    if measured_on and machine.accelerator and not gpus:
+    if machine.accelerator and not gpus:
         yield f"{machine.instance} has a {machine.accelerator}, and the run saw no GPU"
 
 

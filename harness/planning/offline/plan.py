@@ -17,7 +17,7 @@ from harness.errors import UsageError
 from harness.planning.assessment import QualityJudgement
 from harness.planning.capacity.headroom import cold_start_seconds
 from harness.planning.cost.catalogue import InstanceType, age_notes
-from harness.planning.cost.costs import judged_candidates
+from harness.planning.cost.costs import judged_candidates, unlike_notes
 from harness.planning.cost.rates import MeasuredRun
 from harness.planning.cost.scaling import is_external, ran_on_accelerator, scaling_between
 from harness.planning.decision import judge_quality
@@ -128,7 +128,7 @@ def offline_plan(run: OfflineRun, question: OfflineQuestion) -> OfflinePlan:
         choices_of(found),
         DRAWS,
         question.seed,
-        (*_variant_notes(found, question), *_machine_notes(question)),
+        (*_variant_notes(found, question), *_machine_notes(run, question)),
     )
 
 
@@ -371,7 +371,7 @@ def quality_of(
     return judge_quality(objective, own, reference)
 
 
-def _machine_notes(question: OfflineQuestion) -> Iterator[str]:
+def _machine_notes(run: OfflineRun, question: OfflineQuestion) -> Iterator[str]:
     if not question.instances:
         yield (
             f"machines are like {question.measured_on.title}, which was measured, and have no "
@@ -382,6 +382,7 @@ def _machine_notes(question: OfflineQuestion) -> Iterator[str]:
             f"the run was measured on {question.measured_on.title} of unknown type, so every "
             "throughput is an estimate: name the type with --measured-on"
         )
+    yield from unlike_notes(question.measured_on, run.manifest)
     yield from age_notes(question.instances, question.today)
     if question.terms.jobs_per_day != 1:
         yield f"costs per month are for {asked(question.terms.jobs_per_day)} jobs per day"

@@ -381,6 +381,18 @@ def test_old_prices_and_a_machine_that_does_not_fit_are_noted():
     assert notes[1].startswith("the price of two is 332 days old")
 
 
+def test_a_few_cores_of_the_detected_machine_are_noted():
+    """A container with 2 of 16 cores pays for 16, and gives an eighth of what the type does."""
+    shown = {"usable_cores": 2, "gpus": [], "instance": "c7i.4xlarge"}
+    run = run_of(*RUN.trials, environment=shown)
+    report = ask(run, catalogue=read_catalogue(today=DAY), instances=(), measured_on="")
+    assert not cost(report, STUDENT, "c7i.4xlarge").is_estimate
+    assert report.notes[0].startswith("c7i.4xlarge has 16 vCPUs, and the run could use 2")
+    whole = run_of(*RUN.trials, environment={**shown, "usable_cores": 16})
+    report = ask(whole, catalogue=read_catalogue(today=DAY), instances=(), measured_on="")
+    assert not any("vCPUs, and" in one for one in report.notes)
+
+
 @pytest.mark.parametrize(
     ("question", "told"),
     [

@@ -105,6 +105,12 @@ def test_the_cold_start_is_taken_where_nothing_is_said_and_its_lack_is_told():
     assert any(one.startswith("the run measured no cold start of teacher") for one in plan.notes)
 
 
+def test_a_machine_that_is_not_as_its_type_is_told():
+    few = run(manifest={**run().manifest, "environment": {"usable_cores": 1, "gpus": []}})
+    assert any(one.startswith("two has 2 vCPUs, and the run could") for one in ask(few).notes)
+    assert not any("the run could use" in one for one in ask().notes)
+
+
 def test_a_variant_that_fails_on_quality_is_shown_and_not_recommended():
     plan = ask(run(scores=scores(relative=0.80)))
     assert of(plan, STUDENT).quality is Decision.FAIL
