@@ -61,13 +61,22 @@ def tally(guardrail: Guardrail, found: LookOutcomes) -> Tally:
             pairs_teacher_bad=int((both & ~bad & theirs).sum()),
             pairs_both_bad=int((both & bad & theirs).sum()),
         )
-    counted = both if guardrail.needs_pairs else student.asked
+    counted = _compared(found) if guardrail.needs_pairs else student.asked
     own = Tally(student_bad=int((counted & bad).sum()), student_total=int(counted.sum()))
     if guardrail.comparison is Comparison.LIMIT:
         return own
     alone = teacher.asked & ~student.asked
     theirs = teacher.bad(guardrail, student, found.labels)
     return own + Tally(teacher_bad=int((alone & theirs).sum()), teacher_total=int(alone.sum()))
+
+
+def _compared(found: LookOutcomes) -> Mask:
+    """Requests of which both models' answers are compared, (requests,).
+
+    Of those that the teacher failed nobody knows what it would have answered: they say nothing of
+    the student. One that the student failed alone is answered otherwise.
+    """
+    return np.asarray(found.student.asked & found.teacher.asked & ~found.teacher.failed)
 
 
 def expected_shares(guardrail: Guardrail, offline: LookOutcomes) -> ExpectedShares | None:
@@ -81,6 +90,7 @@ def expected_shares(guardrail: Guardrail, offline: LookOutcomes) -> ExpectedShar
         return None
     bad = offline.student.bad(guardrail, offline.teacher, offline.labels)
     if guardrail.outcome is BadOutcome.DISAGREES:
-        return ExpectedShares(float(bad.mean()))
+        compared = _compared(offline)
+        return ExpectedShares(float(bad[compared].mean())) if compared.any() else None
     theirs = offline.teacher.bad(guardrail, offline.student, offline.labels)
     return ExpectedShares(float(bad.mean()), float(theirs.mean()), float((bad & theirs).mean()))

@@ -60,6 +60,26 @@ def test_a_look_is_counted(guardrail: Guardrail, counts: Tally) -> None:
     assert tally(guardrail, LOOK) == counts
 
 
+def test_a_failure_of_the_teacher_is_no_other_answer_of_the_students() -> None:
+    """Nobody knows what the teacher would have answered; the student's own failure counts."""
+    found = LookOutcomes(
+        # Alike, alike, other, failed alone, the teacher failed, both failed.
+        student=model("xxxxxx", [0, 1, 0, -1, 1, -1], [5, 5, 5, INF, 5, INF]),
+        teacher=model("xxxxxx", [0, 1, 2, 0, -1, -1], [9, 9, 9, 9, INF, INF]),
+        labels=LABELS[:6],
+    )
+    agreement = rail(BadOutcome.DISAGREES)
+    assert tally(agreement, found) == Tally(2, 4)
+    assert expected_shares(agreement, found) == ExpectedShares(0.5)
+    nothing = model("xxxxxx", [-1] * 6, [INF] * 6)
+    silent = LookOutcomes(found.student, nothing, LABELS[:6])
+    assert tally(agreement, silent) == Tally()
+    assert expected_shares(agreement, silent) is None
+    # The accuracy of pairs counts either's failures
+    both = rail(BadOutcome.WRONG, Comparison.PAIRED)
+    assert sum(tally(both, found).pairs) == 6
+
+
 def test_a_look_without_requests_of_the_student_counts_none() -> None:
     nobody = model("........", [-1] * 8, [INF] * 8)
     found = LookOutcomes(nobody, LOOK.teacher, LABELS)
