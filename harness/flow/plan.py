@@ -8,9 +8,15 @@ from pathlib import Path
 
 from harness.errors import UsageError
 from harness.load.schedule.arrivals import arrival_times_ns
+from harness.planning.capacity.fit import is_batched
 from harness.planning.capacity.headroom import Surroundings
 from harness.planning.capacity.measured import why_not
-from harness.planning.capacity.plan import PlanTerms, plan_deployments, planned_count
+from harness.planning.capacity.plan import (
+    UNBATCHED,
+    PlanTerms,
+    plan_deployments,
+    planned_count,
+)
 from harness.planning.routing.deployed import ROUTER_STAGE
 from harness.report.build import build_report
 from harness.runs.documents import write_document
@@ -206,6 +212,8 @@ def _left_out(run: StoredRun, question: PlanQuestion, planned: set[str]) -> tupl
             why = f"none of its trials is valid ({len(own)} measured): {own[0].invalid_reason}"
         elif any(one.streams for one in own):
             why = why_not(own, question.demand)
+        elif not any(is_batched(one) for one in own if one.valid):
+            why = UNBATCHED
         else:
             why = "its valid trials hold no execution times, or only smaller batches"
         found.append(f"{variant.name}: {why}")

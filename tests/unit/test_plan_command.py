@@ -235,6 +235,27 @@ def test_streams_of_closed_loops_alone_are_refused_with_what_to_measure(tmp_path
     assert not (tmp_path / "run" / "plan.json").exists()
 
 
+def test_a_model_without_a_batcher_is_left_out_with_that_reason(folder):
+    """It has execution times: measuring them again would tell no more."""
+    run = read_run(folder)
+    alone = tuple(
+        replace(one, trial=replace(one.trial, variant="alone", serving=ServingConfig(0)))
+        for one in run.trials
+    )
+    with pytest.raises(UsageError, match="takes each request by itself") as raised:
+        plan_run(replace(run, trials=alone), PlanQuestion(Demand(100.0)), lambda _: None)
+    assert "max_batch_size" in raised.value.next_step
+    both = replace(
+        run,
+        trials=(*run.trials, *alone),
+        variants=(*run.variants, replace(run.variants[0], name="alone")),
+    )
+    plan = plan_run(both, PlanQuestion(Demand(100.0)), lambda _: None)
+    assert [one.variant for one in plan.deployments] == ["student"]
+    (said,) = (line for line in plan.left_out if line.startswith("alone: "))
+    assert "takes each request by itself" in said
+
+
 @pytest.fixture(scope="module")
 def streams():
     """A made-up run of models that write, with open loops behind its verdict."""

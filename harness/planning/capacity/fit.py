@@ -116,8 +116,13 @@ def is_usable(result: TrialResult) -> bool:
         and whole
         and result.server.executions
         and result.throughput_inferences_per_s > 0
-        and result.trial.serving.max_batch_size > 0
+        and is_batched(result)
     )
+
+
+def is_batched(result: TrialResult) -> bool:
+    """Whether the model was served with a maximum batch, which a replica's batches go up to."""
+    return result.trial.serving.max_batch_size > 0
 
 
 def _trials_of(

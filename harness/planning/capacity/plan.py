@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from harness.errors import UsageError
 from harness.metrics import metric_named
 from harness.planning.capacity.draws import ArrivalSource
-from harness.planning.capacity.fit import fit_capacity, is_usable
+from harness.planning.capacity.fit import fit_capacity, is_batched, is_usable
 from harness.planning.capacity.headroom import Surroundings, cold_start_seconds, headroom
 from harness.planning.capacity.judging import (
     SHARES,
@@ -78,6 +78,12 @@ def candidates_of(trials: Sequence[TrialResult], demand: Demand) -> list[Candida
     valid = [one for one in trials if one.valid]
     if not usable and valid and all(one.streams for one in valid):
         raise UsageError(STREAMS_UNSIMULATED, next_step=PLAN_STREAMS_BY)
+    if not usable and valid and not any(map(is_batched, valid)):
+        raise UsageError(
+            f"{UNBATCHED}, and nothing else was measured",
+            next_step="give the model a maximum batch (max_batch_size in its config.pbtxt) and "
+            "measure it again; harness cost prices it as it is",
+        )
     if not usable:
         raise UsageError(_why_none(trials), next_step=_measure(trials))
     largest = max(rows for rows, _ in demand.batch_mix)
@@ -105,6 +111,10 @@ def candidates_of(trials: Sequence[TrialResult], demand: Demand) -> list[Candida
 STREAMS_UNSIMULATED = (
     "the answers came token by token, and a replica is simulated as a server that executes one "
     "batch after the other: of a model that batches continuously it would predict wrong latencies"
+)
+UNBATCHED = (
+    "a replica is simulated as Triton's batcher serves it, and a model was measured that takes "
+    "each request by itself, or does not say how many it joins (a maximum batch of 0)"
 )
 PLAN_STREAMS_BY = (
     "harness plan counts such replicas by the open loops that were measured; harness cost prices "
