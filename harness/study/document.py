@@ -317,17 +317,32 @@ def _contradictions(study: Study) -> list[str]:
 
 
 def _name_clashes(study: Study) -> list[str]:
+    """Names that are there twice: a run keeps families, models and variants apart by them."""
+    families = [family.name for family in study.families]
+    problems = [
+        f"two families are named '{name}': rename one"
+        for name in dict.fromkeys(families)
+        if families.count(name) > 1
+    ]
+    models: dict[str, str] = {}
     seen: dict[str, str] = {}
-    problems = []
     for family in study.families:
         for model in family.models:
+            clashes = []
             for name in variants_of(model):
                 if name in seen:
-                    problems.append(
+                    clashes.append(
                         f"two variants are named '{name}' (families {seen[name]} and "
                         f"{family.name}): rename a model or drop a repeated precision or format"
                     )
                 seen[name] = family.name
+            if model.name in models and not clashes:
+                clashes.append(
+                    f"two models are named '{model.name}' (families {models[model.name]} and "
+                    f"{family.name}): rename one, or give one model both precisions"
+                )
+            models[model.name] = family.name
+            problems += clashes
     return problems
 
 

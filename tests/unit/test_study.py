@@ -204,6 +204,28 @@ def test_two_variants_may_not_share_a_folder():
     assert "two variants are named 'teacher-fp32'" in problems_of(document)
 
 
+def test_two_models_may_not_share_a_name_though_their_variants_differ():
+    document = sample_study()
+    document["families"][0]["models"].append(
+        {
+            "name": "teacher",
+            "role": "student",
+            "checkpoint": "reference:topics-student",
+            "precisions": ["int8"],
+        }
+    )
+    document["families"][0]["models"][0]["precisions"] = ["fp32"]
+    assert "two models are named 'teacher'" in problems_of(document)
+
+
+def test_two_families_may_not_share_a_name():
+    document = sample_study()
+    (first, *_) = document["families"]
+    models = [{**first["models"][0], "name": "another"}]
+    document["families"].append({**first, "models": models})
+    assert f"two families are named '{first['name']}'" in problems_of(document)
+
+
 def test_plans_have_names_of_their_own_and_need_a_gpu():
     document = sample_study(serving={"instance_kind": "gpu"})
     document["families"][0]["models"][0]["formats"] = ["onnx", "tensorrt"]
