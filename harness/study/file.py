@@ -40,7 +40,32 @@ def load_study(path: Path) -> Study:
         raise StudyError(
             str(path), ["holds no study"], next_step="harness schema prints what one looks like"
         )
-    return parse_study(data, source=str(path), base=path.resolve().parent, tree=tree)
+    repeated = list(_repeated_keys(tree))
+    try:
+        study = parse_study(data, source=str(path), base=path.resolve().parent, tree=tree)
+    except StudyError as error:
+        raise StudyError(str(path), [*repeated, *error.problems]) from error
+    if repeated:
+        raise StudyError(str(path), repeated)
+    return study
+
+
+def _repeated_keys(node: yaml.Node | None, path: str = "") -> Iterator[str]:
+    """Keys that a section has twice, of which YAML's reader would take the last."""
+    if isinstance(node, yaml.SequenceNode):
+        for place, item in enumerate(node.value):
+            yield from _repeated_keys(item, f"{path}[{place}]")
+    if not isinstance(node, yaml.MappingNode):
+        return
+    first: dict[str, int] = {}
+    for key, value in node.value:
+        inner = f"{path}.{key.value}" if path else str(key.value)
+        line = key.start_mark.line + 1
+        if isinstance(key, yaml.ScalarNode) and key.value in first:
+            yield f"line {line}: {inner}: is there twice, first in line {first[key.value]}"
+        elif isinstance(key, yaml.ScalarNode):
+            first[key.value] = line
+        yield from _repeated_keys(value, inner)
 
 
 def parse_study(

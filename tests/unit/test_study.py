@@ -113,6 +113,26 @@ def test_a_slip_of_the_pen_is_told_with_what_was_meant(tmp_path, right, wrong, s
 
 
 @pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (
+            "objective: p95 < 1 s\nobjective: p95 < 9 s\n",
+            "objective: is there twice, first in line",
+        ),
+        ("serving: {a: 1, queue_delays_us: [0]}\nseed: 1\nseed: 2\n", "unknown key"),
+        ("serving: {a: 1, queue_delays_us: [0]}\nseed: 1\nseed: 2\n", "seed: is there twice"),
+        ("weights: {accuracy: 1, accuracy: 2}\n", "weights.accuracy: is there twice"),
+    ],
+)
+def test_a_key_that_is_there_twice_is_refused(tmp_path, more, said):
+    path = write_local_study(tmp_path)
+    path.write_text(path.read_text() + more)
+    with pytest.raises(StudyError) as caught:
+        load_study(path)
+    assert said in "\n".join(caught.value.problems)
+
+
+@pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"traffic": {"client_batch_sizes": [1, 32]}}, "exceed the largest of max_batch_sizes"),
