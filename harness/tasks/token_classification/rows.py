@@ -311,7 +311,13 @@ def _check_types(table: DataTable, data: TagNames, model: TagNames, reading: Rea
             f"the data has no entity of {', '.join(missing)}: each that {reading.model} finds "
             "counts as wrong"
         )
-    if not _spells_alike(data, model):
+    lacking = [name for name in data.names if name not in model.names and data.parse(name)[1]]
+    if data.scheme is model.scheme and lacking:
+        notes.append(
+            f"{reading.model} has no tag {', '.join(lacking)}: entities are compared, and in the "
+            "token accuracy such a word is always wrong"
+        )
+    elif not _spells_alike(data, model):
         notes.append(
             f"the data's tags are {data.scheme}, the checkpoint's {model.scheme}: entities are "
             "compared, and token accuracy in the checkpoint's tags"

@@ -85,12 +85,12 @@ class TagNames:
     def write(self, entities: Sequence[Entity], words: int) -> list[str]:
         """The tags of a sentence that spell its entities in this scheme.
 
+        One that is not among the names (I-LOC of a model that never saw a place of two words) is
+        written all the same: that it is none of them is what is wrong with the model.
+
         Args:
             entities: none of which overlap.
             words: in the sentence.
-
-        Raises:
-            KeyError: a type that has no such tag here.
         """
         spelt = {self.parse(name): name for name in reversed(self.names)}
         tags = [spelt.get((OUTSIDE, ""), OUTSIDE)] * words
@@ -98,7 +98,7 @@ class TagNames:
         for kind, first, last in sorted(entities, key=lambda one: one[1]):
             for place in range(first, last + 1):
                 prefix = self._prefix(place, first, last, follows=ended.get(kind) == first - 1)
-                tags[place] = spelt[prefix, kind]
+                tags[place] = spelt.get((prefix, kind), f"{prefix}-{kind}")
             ended[kind] = last
         return tags
 
@@ -120,10 +120,18 @@ class TagNames:
 def tags_of_model(names: Sequence[str]) -> TagNames:
     """What a model's outputs spell; those with B- and I- alone are taken for IOB2.
 
+    For IOB1 where a type has no B-: IOB2 could not begin an entity of it.
+
     Raises:
         ValueError: the type stands before the letter (`PER-B`), or the letter is a small one.
     """
-    return TagNames(tuple(names), _scheme_of_names(names) or TagScheme.IOB2)
+    scheme = _scheme_of_names(names)
+    if scheme is None:
+        read = {TagNames((), TagScheme.IOB2).parse(name) for name in names}
+        begun = {kind for prefix, kind in read if prefix == "B"}
+        inside = {kind for prefix, kind in read if prefix == "I"}
+        scheme = TagScheme.IOB2 if inside <= begun else TagScheme.IOB1
+    return TagNames(tuple(names), scheme)
 
 
 def tags_of_data(sentences: Sequence[Sequence[str]]) -> TagNames:

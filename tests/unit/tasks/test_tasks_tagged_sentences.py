@@ -93,6 +93,20 @@ def test_data_in_another_scheme_is_compared_by_entities_and_in_the_checkpoints_t
     assert "iobes" in samples.label_note
 
 
+@pytest.mark.parametrize(
+    ("names", "tags", "note"),
+    [
+        (("O", "I-PER", "I-LOC", "B-LOC"), ("I-PER", "I-PER", "O", "I-LOC"), "checkpoint's iob1"),
+        (("O", "B-PER", "B-LOC", "I-LOC"), ("B-PER", "I-PER", "O", "B-LOC"), "has no tag I-PER:"),
+    ],
+)
+def test_a_checkpoint_may_lack_a_tag_that_the_data_has(tmp_path, names, tags, note):
+    samples = samples_of(tmp_path, names=names)
+    assert note in samples.label_note
+    assert samples.truth.entities[0] == {("PER", 0, 1), ("LOC", 3, 3)}
+    assert samples.truth.tags[0] == tags
+
+
 def test_iob1_is_recognised_and_its_tags_stay(tmp_path):
     rows = [{"tokens": ["a", "b", "c"], "ner_tags": ["I-PER", "B-PER", "I-LOC"]}]
     samples = samples_of(tmp_path, rows)

@@ -163,3 +163,19 @@ def test_marks_beside_the_tags_of_one_type_do_not_hide_the_scheme():
     read = tags_of_model(("[PAD]", "[CLS]", "[SEP]", "X", "O", "B-Disease", "I-Disease"))
     assert (read.scheme, read.types) == (TagScheme.IOB2, ("Disease",))
     assert tags_of_data([["NOUN", "X", "OTHER"]]).types == ("NOUN", "OTHER", "X")
+
+
+def test_a_type_without_a_beginning_makes_a_model_s_tags_iob1():
+    # xlm-roberta-large-finetuned-conll03-english: no person of its data follows another at once.
+    names = ("B-LOC", "B-MISC", "B-ORG", "I-LOC", "I-MISC", "I-ORG", "I-PER", "O")
+    read = tags_of_model(names)
+    assert read.scheme is TagScheme.IOB1
+    assert read.write([("PER", 0, 1), ("LOC", 3, 3), ("LOC", 4, 4)], 5) == [
+        "I-PER", "I-PER", "O", "I-LOC", "B-LOC",
+    ]  # fmt: skip
+
+
+def test_a_tag_that_a_model_lacks_is_written_as_what_it_cannot_answer():
+    read = tags_of_model(("O", "B-PER", "I-PER", "B-LOC"))
+    assert read.scheme is TagScheme.IOB2
+    assert read.write([("LOC", 0, 1)], 2) == ["B-LOC", "I-LOC"]
