@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import chain, count
 from pathlib import Path
 
 from harness.errors import CheckpointError, UsageError
@@ -96,11 +96,12 @@ def _check_folder(given: str) -> None:
 def distinct_names(names: Sequence[str]) -> list[str]:
     """Names that a study takes, each once: `a`, `a-2`."""
     plain = [_NAME.sub("-", name.lower()).strip("-._")[:56] or "model" for name in names]
-    times: Counter[str] = Counter()
-    distinct = []
-    for name in plain:
-        times[name] += 1
-        distinct.append(name if times[name] == 1 else f"{name}-{times[name]}")
+    distinct: list[str] = []
+    for place, name in enumerate(plain):
+        # A number that another one is called by already is not given again.
+        others = {*distinct, *plain[place + 1 :]} if name in distinct else set()
+        numbered = (f"{name}-{number}" for number in count(2))
+        distinct.append(next(one for one in chain([name], numbered) if one not in others))
     return distinct
 
 

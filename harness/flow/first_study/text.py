@@ -50,12 +50,12 @@ def study_text(
     lines = [
         f"# Written by harness init from {made_of}.",
         f"# Check it, correct it where needed, and run it: {command}",
-        f"name: {name}",
+        f"name: {_scalar(name)}",
         "# What a model must achieve to replace the teacher; every clause must hold.",
         *_unscored(task.section, asked),
         f"objective: {_scalar(objective)}",
         "families:",
-        f"  - name: {name}",
+        f"  - name: {_scalar(name)}",
         "    task:",
         *(f"      {line}" for line in _task_lines(task, teacher)),
         "    models:",
@@ -122,7 +122,7 @@ def _model_lines(
     one: FoundCheckpoint, teacher: FoundCheckpoint, asked: FirstStudy
 ) -> Iterator[str]:
     own, most = one.checkpoint.parameters, teacher.checkpoint.parameters
-    yield f"- name: {one.model.name}"
+    yield f"- name: {_scalar(one.model.name)}"
     if one is teacher:
         why = "as you said" if asked.teacher else "the largest"
         yield f"  role: teacher  # {why}: {count(own)} parameters"

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 from harness.cli.study_file import Corrections
 from harness.errors import UsageError
 from harness.flow.first_study.asked import FirstStudy
+from harness.flow.first_study.checkpoints import distinct_names
 from harness.flow.first_study.write import write_first_study
 from harness.flow.input_checks import check_inputs
 from harness.study import Study
@@ -222,6 +223,22 @@ def test_checkpoints_of_one_name_get_two(models, tmp_path):
     study, text = written(tmp_path, rows(tmp_path, "sentence", "kind"), models / "large", other)
     assert [one.name for one in study.families[0].models] == ["large", "large-2"]
     assert yaml.safe_load(text)["families"][0]["models"][1]["checkpoint"] == "./more/large"
+
+
+def test_a_number_that_a_checkpoint_has_in_its_name_is_not_given_again():
+    assert distinct_names(["student", "student", "student-2"]) == [
+        "student",
+        "student-3",
+        "student-2",
+    ]
+
+
+def test_a_name_that_yaml_takes_for_a_number_stays_a_name(models, tmp_path):
+    other = make_classifier(tmp_path / "1024", LABELS, seed=7)
+    data = rows(tmp_path, "sentence", "kind").rename(tmp_path / "2024.csv")
+    study, _ = written(tmp_path, data, models / "large", other)
+    assert (study.name, study.families[0].name) == ("2024", "2024")
+    assert [one.name for one in study.families[0].models] == ["large", "1024"]
 
 
 @pytest.mark.parametrize("separator", ["\t", ";", "|"])
