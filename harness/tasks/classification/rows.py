@@ -90,7 +90,7 @@ def read_labelled(task: SequenceClassification, reading: Reading) -> Samples:
     table = reading.table
     drawn = draw_texts(task, table, reading.seed)
     found = _labels(task, reading, reading.label_names) if reading.label_names else None
-    common = drawn.fields([table.rows[row][task.label] for row in drawn.kept])
+    common = drawn.fields([table.rows[row].get(task.label) for row in drawn.kept])
     if found is None:
         return Samples(**common)
     return LabelledSamples(

@@ -67,6 +67,11 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
     assert load(classification("csv", path)).texts == ("a",)
 
 
+def test_a_row_without_its_label_is_a_text_where_the_classes_are_not_known(tmp_path):
+    path = write_jsonl(tmp_path / "d.jsonl", [{"text": "a", "label": "code"}, {"text": "b"}])
+    assert load(classification("jsonl", path), labels=None).texts == ("a", "b")
+
+
 def test_json_lines_with_pairs_and_labels_as_names_or_indexes(tmp_path):
     rows = [
         {"premise": "a\u2028b", "hypothesis": "c", "gold": "prose"},
