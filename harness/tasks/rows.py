@@ -119,7 +119,12 @@ def _from_csv(path: Path) -> DataTable:
                 line = reader.line_num + 1
     except csv.Error as error:
         problems.append(f"line {line}: {_UNCLOSED if 'end of data' in str(error) else error}")
-    repeated = sorted({name for name in header if header.count(name) > 1})
+    repeated = sorted({name for name in header if name and header.count(name) > 1})
+    if header.count("") > 1:
+        problems.append(
+            f"line 1: {header.count('')} columns have no name (are there commas too many at the "
+            "end of the lines?)"
+        )
     if repeated:
         problems.append(f"line 1: repeated columns: {', '.join(repeated)}")
     refuse(str(path), problems)

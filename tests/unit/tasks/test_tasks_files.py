@@ -96,6 +96,7 @@ def test_a_table_that_is_no_text_is_named(tmp_path):
 CSV_FAULTS = {
     'text,label\na,x\n"b,x\nc,x\n': "line 3: a quote that is opened in this row is never closed",
     "text,label,text\na,x,b\n": "line 1: repeated columns: text",
+    "text,label,,\na,x,,\n": "line 1: 2 columns have no name (are there commas too many",
     "text,label\na,x\nb\n": "line 3: 1 fields where the header has 2",
     "text,label\n": "holds no samples",
 }
