@@ -153,15 +153,15 @@ def _are_zeros_and_ones(
             classes.
     """
     lengths = {len(row) for row in rows}
-    numbers = all(
-        not isinstance(one, str) and _flag(one) is not None for row in rows for one in row
-    )
+    numbers = all(_flag(one) is not None for row in rows for one in row)
     if len(lengths) != 1 or not numbers or lengths == {0}:
         return False
     (length,) = lengths
     repeats = any(len({index_of(one) for one in row}) < length for row in rows)
     if not repeats and length != len(classes):
         return False
+    if repeats and any(isinstance(one, str) for row in rows for one in row):
+        return False  # in texts they are not read: a number that is there twice is refused
     if repeats and length == len(classes):
         return True
     what = f"every '{task.label}' has {length} numbers, all of them 0 or 1"

@@ -169,10 +169,13 @@ def test_what_is_no_set_of_labels_is_refused_with_its_line(tmp_path, values, set
     assert said in str(caught.value)
 
 
-def test_zeros_and_ones_that_may_be_indexes_are_refused(tmp_path):
+@pytest.mark.parametrize("values", [[[0, 1], [1, 0]], ["0,1", "1, 0"], [["0", "1"], ["1", "0"]]])
+def test_zeros_and_ones_that_may_be_indexes_are_refused(tmp_path, values):
     with pytest.raises(DataError, match="one for each of 2 classes, or the indexes of classes"):
-        read(tmp_path, [[0, 1], [1, 0]], names=("no", "yes"))
+        read(tmp_path, values, names=("no", "yes"))
 
+
+def test_zeros_and_ones_with_a_number_twice_in_a_row_are_no_indexes(tmp_path):
     assert read(tmp_path, [[0, 1], [1, 1]], names=("no", "yes")).labels == ((1,), (0, 1))
 
 
