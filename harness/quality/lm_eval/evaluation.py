@@ -109,7 +109,9 @@ def read_samples(file: Path) -> list[dict[str, Any]]:
     """The samples of one task, as `write_results` left them; none where there is no file."""
     if not file.is_file():
         return []
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    # Not `splitlines`: a text may hold what Unicode calls the end of a line (U+2028, U+0085).
+    lines = file.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines if line]
 
 
 def _file_name(name: str) -> str:

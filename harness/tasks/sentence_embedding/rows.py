@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -244,13 +245,17 @@ def _texts_by_id(path: Path, *, titled: bool) -> dict[str, str]:
     return found
 
 
+_LINE_END = re.compile(r"\r\n|\r|\n")
+
+
 def _relevance(
     path: Path, queries: Mapping[str, str], documents: Mapping[str, int]
 ) -> dict[str, dict[int, float]]:
     """For each query, the relevance above 0 by index of the document."""
     found: dict[str, dict[int, float]] = {}
     problems = []
-    for line, content in enumerate(read_text(path).splitlines(), 1):
+    # Not `splitlines`: an id may hold what Unicode calls the end of a line.
+    for line, content in enumerate(_LINE_END.split(read_text(path)), 1):
         fields = content.split("\t") if "\t" in content else content.split()
         whole = len(fields) in {3, 4}
         if not fields or (line == 1 and whole and not _is_number(fields[-1])):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from lm_eval.api import metrics
 
+from harness.quality.lm_eval.evaluation import read_samples, write_results
 from harness.quality.lm_eval.scores import task_scores
 from harness.types import ModelFormat, ModelVariant, Precision, Role
 
@@ -115,3 +116,14 @@ def test_a_single_text_has_a_perplexity_and_no_interval() -> None:
 
     assert score.value == pytest.approx(np.exp(4))
     assert (score.low, score.high, score.units) == (None, None, 1)
+
+
+def test_samples_are_read_back_whatever_characters_their_texts_hold(tmp_path):
+    """U+2028, U+2029 and U+0085 end a line to Unicode, and none of JSON lines."""
+    rows = [
+        {"doc_id": 0, "doc": {"text": "a\u2028b\u2029c\x85d\x0be\r\nf"}, "acc": 1.0},
+        {"doc_id": 1, "doc": {"text": "NaN"}, "acc": 0.0},
+    ]
+    files = write_results(tmp_path, "t", {"samples": {"t": rows, "none": []}})
+    assert read_samples(files["t"]) == rows
+    assert read_samples(files["none"]) == []

@@ -75,6 +75,7 @@ def test_every_text_is_asked_once_in_each_role(tmp_path):
     [
         ("q1\td9\t1\n", "line 1: no document has the _id d9"),
         ("q1\td1\n", "line 1: .* is not a query, document and score"),
+        ("q1\td1\u2028\t1\n", "line 1: no document has the _id d1\u2028"),
         ("q1\td1\t0\n", "no query has a document of relevance above 0"),
     ],
 )
