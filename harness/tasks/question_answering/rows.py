@@ -254,9 +254,10 @@ def _texts_of(value: object) -> list[str] | None:
     if isinstance(value, Mapping):
         value = value.get("text")
     if isinstance(value, str):
-        return [value] if value.strip() else []
+        value = [value]
     if isinstance(value, Sequence) and all(isinstance(one, str) for one in value):
-        return [str(one) for one in value]
+        # An empty text is no answer: beside others it would make no answer at all a right one.
+        return [str(one) for one in value if one.strip()]
     return None
 
 

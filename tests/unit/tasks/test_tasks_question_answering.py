@@ -47,6 +47,8 @@ def loaded(path, rows, **changes):
         ("['fox', \"a fox's\"]", ("fox", "a fox's")),
         ("{'text': ['fox'], 'answer_start': [2]}", ("fox",)),
         ({"text": "fox"}, ("fox",)),
+        (["", "fox", " "], ("fox",)),
+        ({"text": ["fox", ""], "answer_start": [2, -1]}, ("fox",)),
     ],
 )
 def test_answers_are_read_in_each_form(tmp_path, written, read):
@@ -75,6 +77,7 @@ def test_a_csv_with_own_column_names_is_read(tmp_path):
         ({"answers": "['fox' 'a fox']"}, "line 2: 'answers' is not an answer", "as JSON"),
         ({"answers": "{'text': array(['fox'])}"}, "line 2: 'answers' is not an", "as JSON"),
         ({"answers": []}, "line 2: the question has no answer", "unanswerable: true"),
+        ({"answers": [""]}, "line 2: the question has no answer", "unanswerable: true"),
         ({"context": None}, "line 2: 'context' is missing", ""),
     ],
 )
