@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isnan
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
@@ -140,7 +141,7 @@ def read_prompts(task: TextGeneration, reading: Reading) -> PromptSamples:
     else:
         texts = [_shown(one) for one in conversations]
     references = None if task.reference is None else _written(table, task.reference)
-    documents = None if task.document is None else slice_columns(table, [task.document], kept)
+    documents = None if task.document is None else _documents(table, task.document)
     drawn = tuple(texts[row] for row in kept)
     right = None if references is None else tuple(references[row] for row in kept)
     return PromptSamples(
@@ -152,8 +153,29 @@ def read_prompts(task: TextGeneration, reading: Reading) -> PromptSamples:
         columns=slice_columns(table, task.slices, kept),
         references=right,
         conversations=None if conversations is None else tuple(conversations[row] for row in kept),
-        documents=None if documents is None else documents[str(task.document)],
+        documents=None if documents is None else tuple(documents[row] for row in kept),
     )
+
+
+def _documents(table: DataTable, column: str) -> list[str]:
+    """The document of each row.
+
+    Raises:
+        DataError: with every row that names none: such rows would count as one document.
+    """
+    values = [row.get(column) for row in table.rows]
+    missing = [row for row, value in enumerate(values) if _is_missing(value)]
+    refuse(
+        table.source,
+        [f"{table.place(row)}: '{column}' is missing" for row in missing],
+        next_step="name the document of every prompt; one that stands alone is its own document",
+    )
+    return [str(value) for value in values]
+
+
+def _is_missing(value: object) -> bool:
+    """Whether a value is none: absent, empty, or NaN, which data frames write in its place."""
+    return value is None or not str(value).strip() or (isinstance(value, float) and isnan(value))
 
 
 def _written(table: DataTable, column: str) -> list[str]:

@@ -103,6 +103,14 @@ def test_prompts_of_one_document_belong_together(checkpoint: Path, tmp_path: Pat
     assert _encoded(_task(tmp_path, ROWS), checkpoint).documents is None
 
 
+@pytest.mark.parametrize("missing", [None, "", " ", float("nan")])
+def test_a_prompt_without_its_document_is_refused(missing: object, tmp_path: Path) -> None:
+    """All of them would be one unit of the intervals."""
+    rows = [*ROWS, {**ROWS[0], "page": missing}]
+    with pytest.raises(DataError, match="line 4: 'page' is missing"):
+        _samples(_task(tmp_path, rows, document="page"))
+
+
 def test_without_references_there_are_none(checkpoint: Path, tmp_path: Path) -> None:
     rows = [{"prompt": row["prompt"]} for row in ROWS]
     dataset = _encoded(_task(tmp_path, rows, reference=None), checkpoint)
