@@ -198,7 +198,7 @@ def _conversations(table: DataTable, column: str) -> list[tuple[Message, ...]]:
     """Each row's messages.
 
     Raises:
-        DataError: with every row that holds none.
+        DataError: with every row that holds none, or one whose messages hold more than texts.
     """
     found = [_messages(row.get(column)) for row in table.rows]
     refuse(
@@ -210,10 +210,33 @@ def _conversations(table: DataTable, column: str) -> list[tuple[Message, ...]]:
         ],
         next_step=f"{_FORM}, of which the last is the user's",
     )
-    return [messages for messages in found if messages is not None]
+    conversations = [messages for messages in found if messages is not None]
+    more = [(row, key) for row, one in enumerate(conversations) for key in _beside_text(one)]
+    refuse(
+        table.source,
+        [
+            f"{table.place(row)}: a message of '{column}' has '{key}' beside its text"
+            for row, key in more
+        ],
+        next_step="drop these rows, or write into the messages' content what the model is to read: "
+        "prompts are made of role and content alone",
+    )
+    return [
+        tuple({"role": one["role"], "content": one["content"]} for one in messages)
+        for messages in conversations
+    ]
 
 
-def _messages(value: object) -> tuple[Message, ...] | None:
+_WRITTEN_TOO = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
+"""What a message may have that chat templates write beside its text."""
+
+
+def _beside_text(messages: Sequence[Mapping[str, object]]) -> list[str]:
+    """What the messages have that would be left out, each once."""
+    return [key for key in _WRITTEN_TOO if any(message.get(key) for message in messages)]
+
+
+def _messages(value: object) -> tuple[Mapping[str, Any], ...] | None:
     """Messages of a text or a list (in a CSV it is spelt in its field); None of another."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
@@ -226,7 +249,7 @@ def _messages(value: object) -> tuple[Message, ...] | None:
         return None
     if not all(_is_message(one) for one in value) or value[-1]["role"] == "assistant":
         return None
-    return tuple({"role": one["role"], "content": one["content"]} for one in value)
+    return tuple(value)
 
 
 def _is_message(value: object) -> bool:

@@ -103,6 +103,20 @@ def test_prompts_of_one_document_belong_together(checkpoint: Path, tmp_path: Pat
     assert _encoded(_task(tmp_path, ROWS), checkpoint).documents is None
 
 
+def test_what_a_template_would_write_beside_a_messages_text_is_refused(tmp_path: Path) -> None:
+    asked = {"role": "user", "content": "what is it?", "tool_calls": None, "name": "me"}
+    called = {"role": "assistant", "content": "let me see", "tool_calls": [{"id": "1"}]}
+    told = {"role": "tool", "content": "42"}
+    rows = [
+        {"prompt": [asked], "reference": "r"},
+        {"prompt": [asked, called, told], "reference": "r"},
+    ]
+    with pytest.raises(DataError, match="line 2: a message of 'prompt' has 'tool_calls' beside"):
+        _samples(_task(tmp_path, rows, chat_template=True))
+    (conversation,) = _samples(_task(tmp_path, rows[:1], chat_template=True)).conversations or ()
+    assert conversation == ({"role": "user", "content": "what is it?"},)
+
+
 @pytest.mark.parametrize("missing", [None, "", " ", float("nan")])
 def test_a_prompt_without_its_document_is_refused(missing: object, tmp_path: Path) -> None:
     """All of them would be one unit of the intervals."""
