@@ -257,6 +257,10 @@ class SentenceEmbeddingFamily(
         """The vector of every text, from an ensemble that takes texts."""
         return text_vector_outcomes(variant, dataset, replies)
 
+    def scorable(self, outcomes: EmbeddingOutcomes) -> Mask:
+        """The answered texts: a pair with another has no cosine; a query without one is wrong."""
+        return ~outcomes.unanswered
+
     def statistics(
         self, outcomes: EmbeddingOutcomes, dataset: EmbeddingDataset, kept: Mask
     ) -> tuple[Statistic, ...]:

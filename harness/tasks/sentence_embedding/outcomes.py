@@ -115,6 +115,9 @@ Vectors = NDArray[np.float32]
 Integers = NDArray[np.int64]
 NDCG_AT = 10
 RECALL_AT = (10, 100)
+MAX_UNANSWERED_SHARE = 0.01
+"""Largest share of pairs without both vectors. Such a pair has no cosine and cannot be counted as
+wrong; beyond this the rest is no longer the same test, and no correlation is told."""
 _BLOCK = 256
 """Queries ranked at once: bounds the memory."""
 
@@ -209,19 +212,20 @@ def embedding_statistics(
     """Spearman's correlation of cosines with the scores of pairs, nDCG and recall.
 
     Args:
-        vectors: of every text, (rows, dimensions); NaN where unanswered.
+        vectors: of every text, (rows, dimensions). Where unanswered NaN: such a query finds
+            nothing, and such a document is never found.
         dataset: what they are judged by.
-        kept: texts that count, (rows,): a pair with another is left out, a query finds nothing,
-            a document is never found.
+        kept: texts whose pairs count, (rows,): a pair with another is left out.
     """
     found: list[Statistic] = []
     if dataset.scored is not None:
         first, second = np.array(dataset.scored.first), np.array(dataset.scored.second)
-        pairs = pairs_statistic(vectors, dataset.scored, kept[first] & kept[second])
-        found += [pairs] if pairs is not None else []
+        inside = kept[first] & kept[second]
+        pairs = pairs_statistic(vectors, dataset.scored, inside)
+        if pairs is not None and (~inside).mean() <= MAX_UNANSWERED_SHARE:
+            found.append(pairs)
     if dataset.retrieval is not None:
-        known = np.where(kept[:, None], vectors, np.nan).astype(np.float32)
-        ranked = rank_queries(known, dataset)
+        ranked = rank_queries(vectors, dataset)
         found.append(share_statistic(f"ndcg_at_{NDCG_AT}", ranked.ndcg))
         found += [share_statistic(f"recall_at_{k}", ranked.recall[k]) for k in RECALL_AT]
     return tuple(found)

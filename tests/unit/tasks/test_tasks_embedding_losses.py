@@ -1,5 +1,6 @@
 """Where a sentence encoder lost quality: chain, slices, examples, on vectors made by hand."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,11 +10,13 @@ from sklearn.metrics import ndcg_score
 
 from harness.errors import DataError
 from harness.quality.losses import Rows, loss_chain, slice_losses, slicings
+from harness.quality.scores import score
 from harness.tasks.encoding import take_rows
 from harness.tasks.losses import Step
 from harness.tasks.registry import family_of
 from harness.tasks.sentence_embedding.outcomes import EmbeddingOutcomes
 from harness.tasks.sentence_embedding.rows import EmbeddingDataset, Retrieval, ScoredPairs
+from harness.types import Role
 from harness.words.numbers import number
 
 FAMILY = family_of("sentence-embedding")
@@ -95,6 +98,42 @@ def test_a_pair_that_a_step_left_unanswered_counts_in_none():
     assert (chain.samples, chain.left_out) == (PAIRS - 1, 1)
     assert chain.links[0].quality == pytest.approx(rho(TEACHER, kept))
     assert chain.total.value == 0
+
+
+def test_a_pair_without_an_answer_is_left_out_on_both_sides_and_a_query_finds_nothing():
+    count = 150
+    draw = np.random.default_rng(8)
+    vectors = draw.normal(size=(2 * count, 6)).astype(np.float32)
+    right = near(vectors) + draw.normal(size=count) * 0.2
+    even = tuple(range(0, 2 * count, 2))
+    data = replace(
+        dataset(retrieval=retrieval_set(), size=2 * count),
+        scored=ScoredPairs(even, tuple(one + 1 for one in even), tuple(right.tolist())),
+    )
+    student = vectors + 0.3 * draw.normal(size=vectors.shape).astype(np.float32)
+    holed = student.copy()
+    holed[5] = np.nan  # of pair 2; query 5 of the retrieval set
+    known = SimpleNamespace(name="student", family="search", role=Role.STUDENT)
+
+    def scores(answered):
+        found = score(
+            said(answered, "student"), data, variant=known, teacher=said(vectors), seed=0
+        )  # fmt: skip
+        return {one.metric: one for one in found}
+
+    found, whole = scores(holed), scores(student)
+    kept = np.arange(count) != 2
+    own, theirs = (
+        stats.spearmanr(near(one)[kept], right[kept]).statistic for one in (student, vectors)
+    )
+    spearman = found["sts_spearman"]
+    assert (spearman.samples, spearman.value) == (count - 1, pytest.approx(own))
+    assert spearman.relative_to_teacher == pytest.approx(own / theirs)
+    recall = whole["recall_at_100"].value
+    assert found["recall_at_100"].value == pytest.approx(recall - 1 / 40)
+    assert found["recall_at_100"].relative_to_teacher < whole["recall_at_100"].relative_to_teacher
+    holed[[7, 9]] = np.nan  # now 2% of the pairs
+    assert set(scores(holed)) == {"ndcg_at_10", "recall_at_10", "recall_at_100"}
 
 
 def retrieval_set(queries=40, documents=100):
