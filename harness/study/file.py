@@ -40,6 +40,10 @@ def load_study(path: Path) -> Study:
         raise StudyError(
             str(path), ["holds no study"], next_step="harness schema prints what one looks like"
         )
+    if _holds_itself(tree):
+        raise StudyError(
+            str(path), ["a section holds itself, by an alias (*name) within its anchor"]
+        )
     repeated = list(_repeated_keys(tree))
     try:
         study = parse_study(data, source=str(path), base=path.resolve().parent, tree=tree)
@@ -50,11 +54,30 @@ def load_study(path: Path) -> Study:
     return study
 
 
-def _repeated_keys(node: yaml.Node | None, path: str = "") -> Iterator[str]:
-    """Keys that a section has twice, of which YAML's reader would take the last."""
+def _holds_itself(node: yaml.Node | None, above: tuple[int, ...] = ()) -> bool:
+    """Whether a section is among those that it holds, as YAML's aliases can write."""
+    if not isinstance(node, yaml.CollectionNode):
+        return False
+    if id(node) in above:
+        return True
+    parts = node.value if isinstance(node, yaml.SequenceNode) else [two for _, two in node.value]
+    return any(_holds_itself(one, (*above, id(node))) for one in parts)
+
+
+def _repeated_keys(
+    node: yaml.Node | None, path: str = "", known: set[int] | None = None
+) -> Iterator[str]:
+    """Keys that a section has twice, of which YAML's reader would take the last.
+
+    What an alias (`*name`) stands for is a node that is `known` by then.
+    """
+    known = set() if known is None else known
+    if node is None or id(node) in known:
+        return
+    known.add(id(node))
     if isinstance(node, yaml.SequenceNode):
         for place, item in enumerate(node.value):
-            yield from _repeated_keys(item, f"{path}[{place}]")
+            yield from _repeated_keys(item, f"{path}[{place}]", known)
     if not isinstance(node, yaml.MappingNode):
         return
     first: dict[str, int] = {}
@@ -65,7 +88,7 @@ def _repeated_keys(node: yaml.Node | None, path: str = "") -> Iterator[str]:
             yield f"line {line}: {inner}: is there twice, first in line {first[key.value]}"
         elif isinstance(key, yaml.ScalarNode):
             first[key.value] = line
-        yield from _repeated_keys(value, inner)
+        yield from _repeated_keys(value, inner, known)
 
 
 def parse_study(

@@ -132,6 +132,13 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path, more, said):
     assert said in "\n".join(caught.value.problems)
 
 
+def test_a_section_that_holds_itself_is_refused(tmp_path):
+    path = write_local_study(tmp_path)
+    path.write_text(path.read_text() + "weights: &all {accuracy: 1, others: [*all]}\n")
+    with pytest.raises(StudyError, match="a section holds itself"):
+        load_study(path)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -193,7 +193,7 @@ def _described(
         return row
     said = {column: cell for column, cell in row.items() if str(cell or "").strip()}
     kept = {one: str(getattr(found, one) or "") for one in OF_THE_MACHINE}
-    if said.get("accelerator", found.accelerator).strip() != found.accelerator:
+    if (said.get("accelerator") or found.accelerator).strip() != found.accelerator:
         del kept["accelerators"]  # that is how many of the other kind there are
     return row | kept | said
 
