@@ -3,7 +3,8 @@
 Files that are known by what they say: arrivals as `trace.py` reads them (Azure's LLM inference
 traces of 2023 and 2024 among them, whose column is `TIMESTAMP`), Mooncake's JSON lines (arrivals
 in milliseconds), a CSV with a column of times and one of rates or counts, and Azure's functions
-trace of 2019 (invocations of each function by minute, which are added up).
+trace of 2019 (invocations of each function by minute, which are added up). Commas, semicolons or
+tabs may separate the fields. Nothing that looks like rates is taken for arrivals.
 
 Azure: https://github.com/Azure/AzurePublicDataset
 Mooncake: https://github.com/kvcache-ai/Mooncake
@@ -12,6 +13,7 @@ Mooncake: https://github.com/kvcache-ai/Mooncake
 from __future__ import annotations
 
 import csv
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -27,6 +29,8 @@ from harness.load.schedule.trace import (
     Stamp,
     Trace,
     bad_line,
+    decimal_point,
+    delimiter_of,
     read_trace,
     trace_of,
     unit_in_name,
@@ -49,6 +53,10 @@ _MOST_BINS = 1440
 _LONGEST_BIN_S = 60.0
 _MINUTES = 1440
 _DAY_S = 86400.0
+_FEWEST_ROWS = 4
+"""With fewer rows, even steps may be chance."""
+_OF_ONE_REQUEST = ("token", "length")
+"""What stands in the names of columns that rates do not have."""
 _SILENCE_GAPS = 30
 """Mean gaps without an arrival that are worth a word: by chance once in e^30."""
 
@@ -62,19 +70,36 @@ def read_demand(path: Path, unit: TraceUnit | None = None) -> RateTrace:
 
     Raises:
         DataError: no such file, a line that cannot be read, rows that are missing or out of order,
-            numbers whose unit nobody states, or steps that only another unit would explain.
+            numbers whose unit nobody states, steps that only another unit would explain, or rates
+            in a form or under a name that is not known.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             head = next((line for line in file if line.strip()), "")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: no trace can be read: {error}") from error
-    names = [name.strip().lower() for name in next(csv.reader([head]), [])]
+    is_json = head.lstrip().startswith("{")
+    names = _keys(head) if is_json else _cells(head)
     if "hashfunction" in names and str(_MINUTES) in names:
         return _of_functions(path)
     if _value_column(names) is not None and any(unit_in_name(name)[0] for name in names):
-        return _of_rates(path, names, unit)
-    return _of_arrivals(path, unit)
+        if is_json:
+            raise DataError(f"{path}: rates as JSON lines are not read", next_step=_RATES)
+        return _of_rates(path, names, unit, delimiter_of(head))
+    return _of_arrivals(path, names, unit)
+
+
+def _cells(head: str) -> list[str]:
+    row = next(csv.reader([head], delimiter=delimiter_of(head)), [])
+    return [name.strip().lower() for name in row]
+
+
+def _keys(head: str) -> list[str]:
+    """The keys of a JSON object; none where `trace.py` will say what is wrong with it."""
+    try:
+        return [name.strip().lower() for name in json.loads(head)]
+    except ValueError:
+        return []
 
 
 def _value_column(names: Sequence[str]) -> int | None:
@@ -83,9 +108,16 @@ def _value_column(names: Sequence[str]) -> int | None:
     )
 
 
-def _of_arrivals(path: Path, unit: TraceUnit | None) -> RateTrace:
+_RATES = (
+    "write a CSV with a column 'timestamp' (or timestamp_s, _ms, ...) and one of rates "
+    "(rate_per_s) or of counts (requests)"
+)
+
+
+def _of_arrivals(path: Path, names: Sequence[str], unit: TraceUnit | None) -> RateTrace:
     trace = read_trace(path, unit)
     times_s = trace.times_ns / 1e9
+    _check_arrivals(path, names, times_s)
     step_s = min(_LONGEST_BIN_S, max(SHORTEST_STEP_S, math.ceil(trace.duration_s / _MOST_BINS)))
     bins = max(1, math.floor(trace.duration_s / step_s))
     counts, _ = np.histogram(times_s, bins=bins, range=(0.0, bins * step_s))
@@ -102,22 +134,41 @@ def _of_arrivals(path: Path, unit: TraceUnit | None) -> RateTrace:
     )
 
 
+def _check_arrivals(path: Path, names: Sequence[str], times_s: NDArray[np.float64]) -> None:
+    """Refuse rows in equal steps whose other columns say nothing of one request: they are rates."""
+    others = [name for name in names if not unit_in_name(name)[0]]
+    of_requests = any(part in name for name in others for part in _OF_ONE_REQUEST)
+    if len(others) in {0, len(names)} or of_requests or len(times_s) < _FEWEST_ROWS:
+        return
+    gaps_s = np.diff(times_s)
+    step_s = float(np.median(gaps_s))
+    if step_s >= SHORTEST_STEP_S and float(np.abs(gaps_s - step_s).max()) <= _JITTER * step_s:
+        raise DataError(
+            f"{path}: a row every {asked(step_s)} s, and no column that is known to hold rates or "
+            f"counts: {', '.join(others)}",
+            next_step=f"{_RATES}; for arrivals leave the column of the times alone",
+        )
+
+
 def _time_of_day_s(trace: Trace) -> float | None:
     """When a trace's first arrival came, in seconds of the UTC day; None where it does not say."""
     return None if trace.first_unix_s is None else trace.first_unix_s % _DAY_S
 
 
-def _of_rates(path: Path, names: Sequence[str], unit: TraceUnit | None) -> RateTrace:
+def _of_rates(
+    path: Path, names: Sequence[str], unit: TraceUnit | None, delimiter: str
+) -> RateTrace:
     time_at = next(place for place, name in enumerate(names) if unit_in_name(name)[0])
     value_at = _value_column(names)
     assert value_at is not None  # noqa: S101  (the caller has found it)
     named = unit_in_name(names[time_at])[1]
     stamps, values = [], []
-    for at, cells in _rows(path):
+    for at, cells in _rows(path, delimiter):
         if len(cells) <= max(time_at, value_at):
             raise bad_line(path, at, f"has no column '{names[max(time_at, value_at)]}'")
-        stamps.append(Stamp(at, cells[time_at].strip(), named))
-        values.append(_value(path, at, cells[value_at], names[value_at]))
+        told, value = (decimal_point(cells[one].strip(), delimiter) for one in (time_at, value_at))
+        stamps.append(Stamp(at, told, named))
+        values.append(_value(path, at, value, names[value_at]))
     trace = trace_of(path, stamps, unit)
     at_s = (trace.times_ns / 1e9).tolist()
     step_s = even_step_s(at_s, lambda place: f"{path}, line {stamps[place].number}", "row")
@@ -177,11 +228,11 @@ def _of_functions(path: Path) -> RateTrace:
     return RateTrace(str(path), 60.0, _tuple(total / 60.0))
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
     """Every row under the header, with its line's number."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
+            reader = csv.reader(file, delimiter=delimiter)
             rows = ((reader.line_num, cells) for cells in reader if any(cells))
             next(rows, None)
             yield from rows

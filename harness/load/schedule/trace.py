@@ -174,7 +174,7 @@ def _of_json(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[Stamp]:
 
 def _of_csv(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[Stamp]:
     first = next(lines)
-    delimiter = next((one for one in "\t;" if one in first[1]), ",")
+    delimiter = delimiter_of(first[1])
     # One row per line: a stamp needs no line break, so no field has one.
     names = _cells(first[1], delimiter)
     found = [(place, unit_in_name(name)) for place, name in enumerate(names)]
@@ -195,7 +195,7 @@ def _of_csv(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[Stamp]:
         if len(cells) > width and any(cells[width:]):
             why = f"has {len(cells)} fields for {width} columns: what holds a comma is quoted"
             raise bad_line(path, at, why)
-        yield Stamp(at, _decimal_point(cells[column], delimiter), unit)
+        yield Stamp(at, decimal_point(cells[column], delimiter), unit)
 
 
 def _cells(line: str, delimiter: str) -> list[str]:
@@ -214,7 +214,12 @@ def _with_fraction(
     return [*cells[:column], joined, *cells[column + 2 :]]
 
 
-def _decimal_point(cell: str, delimiter: str) -> str:
+def delimiter_of(line: str) -> str:
+    """What separates the fields of a CSV, by its first line: a tab, a semicolon or a comma."""
+    return next((one for one in "\t;" if one in line), ",")
+
+
+def decimal_point(cell: str, delimiter: str) -> str:
     """A number whose fraction follows a comma, which only other separators leave certain."""
     is_number = delimiter != "," and re.fullmatch(r"\d+,\d+", cell)
     return cell.replace(",", ".") if is_number else cell

@@ -128,3 +128,43 @@ def test_a_trace_is_scaled_to_another_mean_and_says_so():
     assert "times 50" in found.notes[0]
     with pytest.raises(UsageError, match="no requests at all"):
         scaled_to(RateTrace("t", 60.0, (0.0, 0.0)), 100.0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "timestamp_s;rps\n0;5,5\n60;7\n120;0\n",
+        "timestamp_s\trps\n0\t5.5\n60\t7\n120\t0\n",
+        "\ufefftimestamp_s;name;rps\r\n0;a, b;5,5\r\n60;;7\r\n120;;0\r\n",
+    ],
+)
+def test_rates_are_read_whatever_separates_the_fields(tmp_path, text):
+    found = read_demand(written(tmp_path, text))
+    assert (found.step_s, found.rates_per_s) == (60.0, (5.5, 7.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"timestamp": 0, "rps": 5}\n{"timestamp": 60, "rps": 7}\n', "JSON lines are not read"),
+        (
+            "timestamp_s,requests_a_second\n0,5\n60,7\n120,9\n180,9\n",
+            "and no column that is known to hold rates or counts: requests_a_second",
+        ),
+        (
+            "".join(f'{{"timestamp_s": {60 * n}, "load": 4}}\n' for n in range(5)),
+            "a row every 60 s",
+        ),
+    ],
+)
+def test_rates_are_never_taken_for_arrivals(tmp_path, text, words):
+    with pytest.raises(DataError) as raised:
+        read_demand(written(tmp_path, text))
+    assert words in str(raised.value)
+
+
+def test_arrivals_may_come_evenly(tmp_path):
+    alone = read_demand(written(tmp_path, "timestamp_s\n0\n2\n4\n6\n8\n10\n"))
+    assert alone.mean_per_s == pytest.approx(0.5)
+    headless = read_demand(written(tmp_path, "0.5\n1.5\n2.5\n3.5\n4.5\n5.5\n"), TraceUnit.S)
+    assert headless.mean_per_s == pytest.approx(1.0)
