@@ -222,9 +222,14 @@ def _of_functions(path: Path) -> RateTrace:
         if first < 0 or len(cells) != first + _MINUTES:
             raise bad_line(path, at, f"has {len(cells)} fields, and not a column per minute")
         try:
-            total += np.array([float(cell or 0) for cell in cells[first:]])
+            counts = np.array([float(cell or 0) for cell in cells[first:]])
         except ValueError as error:
             raise bad_line(path, at, f"holds a count that is none: {error}") from error
+        is_count = (counts >= 0) & (counts < math.inf)
+        if not is_count.all():
+            wrong = cells[first + int(np.argmin(is_count))]
+            raise bad_line(path, at, f"holds a count that is none: '{wrong}'")
+        total += counts
     return RateTrace(str(path), 60.0, _tuple(total / 60.0))
 
 

@@ -168,3 +168,11 @@ def test_arrivals_may_come_evenly(tmp_path):
     assert alone.mean_per_s == pytest.approx(0.5)
     headless = read_demand(written(tmp_path, "0.5\n1.5\n2.5\n3.5\n4.5\n5.5\n"), TraceUnit.S)
     assert headless.mean_per_s == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("count", ["nan", "-3", "inf"])
+def test_a_count_of_invocations_that_is_none_is_refused(tmp_path, count):
+    head = "HashFunction," + ",".join(map(str, range(1, 1441)))
+    rows = f"{head}\na," + ",".join(["30"] * 1439 + [count])
+    with pytest.raises(DataError, match=f"line 2: holds a count that is none: '{count}'"):
+        read_demand(written(tmp_path, rows))
