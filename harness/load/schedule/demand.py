@@ -118,6 +118,12 @@ def _of_arrivals(path: Path, names: Sequence[str], unit: TraceUnit | None) -> Ra
     trace = read_trace(path, unit)
     times_s = trace.times_ns / 1e9
     _check_arrivals(path, names, times_s)
+    if trace.duration_s < SHORTEST_STEP_S:
+        raise DataError(
+            f"{path}: {len(times_s)} arrivals within {asked(trace.duration_s)} s are no demand "
+            "over time: is the unit right?",
+            next_step="name the unit of the times: --trace-unit ms (or s, us, ns)",
+        )
     step_s = min(_LONGEST_BIN_S, max(SHORTEST_STEP_S, math.ceil(trace.duration_s / _MOST_BINS)))
     bins = max(1, math.floor(trace.duration_s / step_s))
     counts, _ = np.histogram(times_s, bins=bins, range=(0.0, bins * step_s))

@@ -176,3 +176,10 @@ def test_a_count_of_invocations_that_is_none_is_refused(tmp_path, count):
     rows = f"{head}\na," + ",".join(["30"] * 1439 + [count])
     with pytest.raises(DataError, match=f"line 2: holds a count that is none: '{count}'"):
         read_demand(written(tmp_path, rows))
+
+
+def test_arrivals_within_less_than_a_second_are_no_demand(tmp_path):
+    """Counted over the whole second they would be half of what they are."""
+    rows = "\n".join(str(5 * n) for n in range(100))
+    with pytest.raises(DataError, match=r"100 arrivals within 0\.5 s are no demand over time"):
+        read_demand(written(tmp_path, f"timestamp_ms\n{rows}\n"))
