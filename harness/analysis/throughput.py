@@ -135,8 +135,7 @@ def rate_bounds(
     if nominal_per_s is None or not due:
         found, value = _of_rates(counted / seconds, confidence), float(counted.sum()) * one
     else:
-        fell_due = _by_block(due, blocks)
-        share = _of_rates(counted / np.maximum(fell_due, 1.0), confidence)
+        share = _share_bounds(counted, _by_block(due, blocks), confidence)
         found = share and (share[0] * nominal_per_s, min(share[1], 1.0) * nominal_per_s)
         value = float(counted.sum()) * one
     if found is None:
@@ -191,9 +190,34 @@ def _of_rates(rates: Floats, confidence: float) -> Bounds | None:
     return None if half is None else (mean - half, mean + half)
 
 
+def _share_bounds(counted: Floats, due: Floats, confidence: float) -> Bounds | None:
+    """Of what fell due, the share that was counted; that all were does not show that all will be.
+
+    For all of n the lower bound is Clopper and Pearson's: where it is less, so many are all right
+    by chance.
+    """
+    if counted.sum() < due.sum():
+        return _of_rates(_shares(counted, due), confidence)
+    return ((1 - confidence) / 2) ** (1 / float(due.sum())), 1.0
+
+
+def _shares(counted: Floats, due: Floats) -> Floats:
+    """(blocks,) values whose mean is the share of all that fell due, and whose spread is its own.
+
+    A ratio, linearised (Cochran, Sampling Techniques, 3rd ed., section 6.3): blocks weigh as much
+    as falls due in them, and one in which nothing does says nothing.
+    """
+    total = float(due.sum())
+    if not total:
+        return np.zeros_like(due)
+    share = float(counted.sum()) / total
+    shares: Floats = share + len(due) / total * (counted - share * due)
+    return shares
+
+
 def _of_open(blocks: _Blocks, asked_per_s: float, confidence: float) -> Bounds | None:
     """What is asked for a second, less what is lost of it and what the backlog grows by."""
-    kept = _of_rates(1 - blocks.lost / np.maximum(blocks.due, 1.0), confidence)
+    kept = _of_rates(1 - _shares(blocks.lost, blocks.due), confidence)
     backlog = np.concatenate([[0.0], np.cumsum(blocks.due - blocks.lost - blocks.answered)])
     growth = _growth(backlog, blocks.seconds, confidence)
     if growth is None or kept is None:  # what is answered is all that there can be

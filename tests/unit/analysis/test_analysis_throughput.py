@@ -195,3 +195,30 @@ def test_nothing_good_in_a_window_bounds_the_rate_from_above() -> None:
     bounds = rate_bounds([0] * 400, 0.05, confidence=0.95)
     assert bounds == pytest.approx((0.0, 3.6889 / 20), rel=1e-4)
     assert rate_bounds([1, 1, 1], 0.05, confidence=0.95) is None
+
+
+@pytest.mark.parametrize(
+    ("rate_per_s", "window_s", "good"), [(1, 8, 1.0), (1, 8, 0.8), (2, 8, 0.8), (1, 30, 0.8)]
+)
+def test_blocks_in_which_nothing_falls_due_are_no_bad_ones(
+    rate_per_s: int, window_s: int, good: float
+) -> None:
+    """At so few requests many a block of ten is empty: their share is not 0."""
+    generator = np.random.default_rng(6)
+    found = []
+    for _ in range(STUDIES):
+        due = generator.poisson(rate_per_s * 0.05, window_s * 20)
+        counts = generator.binomial(due, good).tolist()
+        nominal = float(rate_per_s)
+        one = rate_bounds(counts, 0.05, confidence=0.95, due=due.tolist(), nominal_per_s=nominal)
+        found += [one] if one else []
+    assert len(found) >= 0.95 * STUDIES
+    truth = rate_per_s * good
+    assert sum(low <= truth <= high for low, high in found) >= LEAST * len(found)
+
+
+def test_a_few_that_are_all_good_do_not_show_that_all_will_be() -> None:
+    """Eight of eight: below 63% with a chance of 2.5%."""
+    due = [1 if index % 20 == 0 else 0 for index in range(160)]
+    found = rate_bounds(due, 0.05, confidence=0.95, due=due, nominal_per_s=1.0)
+    assert found == pytest.approx((0.025 ** (1 / 8), 1.125))

@@ -74,7 +74,7 @@ def test_tokens_and_good_requests_per_second() -> None:
     assert result.streams.counts == StreamCounts(2000, 4000, 0, {"no_usage": 400})
     assert result.goodput.requests_per_s == pytest.approx(20)
     assert result.goodput.bounds is not None
-    assert result.goodput.bounds.low == pytest.approx(20, abs=0.1)
+    assert result.goodput.bounds.low == pytest.approx(20 * 0.025 ** (1 / 400), abs=0.1)
     assert result.latency_ms("itl", "p99") == pytest.approx(10, rel=1e-3)
 
 
