@@ -144,9 +144,14 @@ def rate_bounds(
 
 
 def nominal_per_s(workload: Workload) -> float | None:
-    """The rate of an open loop's requests; None where it has no single one."""
-    arrivals = workload.arrivals
+    """The rate of an open loop's requests; None where it has no single one.
+
+    Of conversations only the first turns fall due at the loop's rate.
+    """
+    arrivals, generation = workload.arrivals, workload.generation
     if arrivals.kind is ArrivalKind.TRACE or arrivals.shape.kind is not ShapeKind.FLAT:
+        return None
+    if generation is not None and generation.converses:
         return None
     return workload.rate_per_s
 

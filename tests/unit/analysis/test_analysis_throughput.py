@@ -13,9 +13,11 @@ from harness.types import (
     RESPONSE,
     ArrivalKind,
     ArrivalProcess,
+    Generation,
     Latencies,
     LoadMode,
     SparseHistogram,
+    StreamApi,
     TimeSlice,
     WireProtocol,
     Workload,
@@ -222,3 +224,15 @@ def test_a_few_that_are_all_good_do_not_show_that_all_will_be() -> None:
     due = [1 if index % 20 == 0 else 0 for index in range(160)]
     found = rate_bounds(due, 0.05, confidence=0.95, due=due, nominal_per_s=1.0)
     assert found == pytest.approx((0.025 ** (1 / 8), 1.125))
+
+
+def test_conversations_are_not_held_to_the_rate_of_their_first_turns() -> None:
+    """20 conversations of three turns a second are 60 requests/s."""
+    due = np.arange(0, 13, 1 / 60)
+    talks = dataclasses.replace(
+        OPEN, rate_per_s=20.0, generation=Generation(StreamApi.CHAT, converses=True)
+    )
+
+    low, high = bounds(window(due, due + 0.002), talks)
+
+    assert 58 < low < 60 < high < 62
