@@ -162,7 +162,7 @@ class _Blocks:
 
     due: Floats
     lost: Floats
-    """How many of those due failed, or were never sent."""
+    """How many of those due failed, were left by their clients, or were never sent."""
     answered: Floats
     seconds: Floats
 
@@ -174,7 +174,8 @@ def _by_block(values: Sequence[float], blocks: int) -> Floats:
 
 
 def _lost(one: TimeSlice) -> int:
-    return sum(one.failures.values()) + one.dropped
+    """What fell due in a slice and is never answered; a client that leaves has no answer either."""
+    return sum(one.failures.values()) + one.dropped + one.streams.left
 
 
 def _of_blocks(rates: Floats, block_s: float, confidence: float, mean_s: float) -> Bounds | None:

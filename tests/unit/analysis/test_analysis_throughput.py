@@ -236,3 +236,14 @@ def test_conversations_are_not_held_to_the_rate_of_their_first_turns() -> None:
     low, high = bounds(window(due, due + 0.002), talks)
 
     assert 58 < low < 60 < high < 62
+
+
+def test_clients_that_leave_are_not_answered() -> None:
+    """Of 200 streams a second three of ten are left: 140/s come to their end."""
+    due = np.arange(0, 13, 1 / 140)
+    left = dataclasses.replace(TimeSlice(0).streams, left=3)
+    slices = [dataclasses.replace(one, streams=left) for one in window(due, due + 0.002)]
+
+    low, high = bounds(slices, OPEN)
+
+    assert 138 < low < 140 < high < 142
