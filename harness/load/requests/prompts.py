@@ -9,6 +9,7 @@ pool has sends them again: from then on a server's prefix cache may hold them.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -210,32 +211,62 @@ _LENGTHS = ("max_tokens", "output_tokens", "output_length")
 
 def _of_row(where: str, line: str, drawn: int) -> GenerationRequest:
     try:
-        row: Mapping[str, Any] = json.loads(line)
-        prompt = next((row[name] for name in _PROMPTS if name in row), "")
-        messages = tuple(row.get("messages", ()))
-        most = next((row[name] for name in _LENGTHS if name in row), drawn)
-    except (ValueError, TypeError, AttributeError) as error:
+        row = json.loads(line)
+    except ValueError as error:
         raise DataError(f"{where}: is no JSON object: {error}", next_step=_ROW) from error
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: is no JSON object: {line.strip()[:40]}", next_step=_ROW)
+    prompt = _told(row, _PROMPTS, "")
+    messages, turns = (_list_of(where, row, name) for name in ("messages", "turns"))
+    most = _told(row, _LENGTHS, drawn)
     if not isinstance(prompt, str) or not (prompt.strip() or messages):
         raise DataError(f"{where}: has no prompt that says anything", next_step=_ROW)
-    turns = tuple(_turn_of(where, one, most) for one in row.get("turns", ()))
-    return GenerationRequest(prompt, _tokens_of(where, most), messages, turns=turns)
+    if not all(isinstance(one, dict) for one in messages):
+        raise DataError(f"{where}: a message is no JSON object", next_step=_ROW)
+    _check_text(where, row)
+    following = tuple(_turn_of(where, one, most) for one in turns)
+    return GenerationRequest(prompt, _tokens_of(where, most), tuple(messages), turns=following)
+
+
+def _told(row: Mapping[str, Any], names: Sequence[str], default: Any) -> Any:
+    """The first of these that a row has; null, which tables write for nothing, is nothing."""
+    return next((value for name in names if (value := row.get(name)) is not None), default)
+
+
+def _list_of(where: str, row: Mapping[str, Any], name: str) -> list[Any]:
+    told = _told(row, (name,), [])
+    if not isinstance(told, list):
+        raise DataError(f"{where}: its {name} are no list", next_step=_ROW)
+    return told
+
+
+def _check_text(where: str, row: Mapping[str, Any]) -> None:
+    """JSON can spell half of a character (one of two surrogates), which no request can carry."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: a text that UTF-8 cannot carry: {error}") from error
 
 
 def _tokens_of(where: str, most: object) -> int:
+    """A number of tokens; tables with a gap in the column write 64.0."""
+    if isinstance(most, float) and most.is_integer():
+        most = int(most)
     if type(most) is not int or most < 1:
         raise DataError(f"{where}: {most!r} is no number of tokens: it must be 1 or more")
     return most
 
 
-def _turn_of(where: str, told: object, most: int) -> Turn:
+def _turn_of(where: str, told: object, most: object) -> Turn:
     row = {"prompt": told} if isinstance(told, str) else told
     if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
         raise DataError(f"{where}: a turn has no prompt", next_step=_TURN)
-    think_s = row.get("think_s", 0.0)
-    if not row["prompt"].strip() or type(think_s) not in {int, float} or think_s < 0:
+    think_s = _told(row, ("think_s",), 0.0)
+    is_time = type(think_s) in {int, float} and 0 <= think_s < math.inf
+    if not row["prompt"].strip() or not is_time:
         raise DataError(f"{where}: a turn says nothing, or thinks {think_s!r} s", next_step=_TURN)
-    return Turn(row["prompt"], _tokens_of(where, row.get("max_tokens", most)), float(think_s))
+    tokens = _tokens_of(where, _told(row, ("max_tokens",), most))
+    return Turn(row["prompt"], tokens, float(think_s))
 
 
 def some_leave(

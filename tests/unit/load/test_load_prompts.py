@@ -15,6 +15,7 @@ from harness.errors import DataError, UsageError
 from harness.load.requests import prompts
 from harness.load.requests.generation import (
     GenerationRequest,
+    Turn,
     encode_requests,
     read_requests,
     write_requests,
@@ -201,6 +202,12 @@ def test_a_data_set_s_rows_are_sent_in_their_order(tmp_path: Path) -> None:
         ('{"prompt": 7}', "line 2: has no prompt that says anything"),
         ('{"prompt": "x", "max_tokens": 0}', "line 2: 0 is no number of tokens"),
         ('{"prompt": "x", "max_tokens": true}', "line 2: True is no number of tokens"),
+        ('{"prompt": "x", "max_tokens": 6.5}', "line 2: 6.5 is no number of tokens"),
+        ('{"prompt": "x", "turns": 5}', "line 2: its turns are no list"),
+        ('{"messages": "x"}', "line 2: its messages are no list"),
+        ('{"messages": ["x"]}', "line 2: a message is no JSON object"),
+        (r'{"prompt": "half a sign: \ud83d"}', "line 2: a text that UTF-8 cannot carry"),
+        ('{"prompt": "x", "turns": [{"prompt": "y", "think_s": NaN}]}', "line 2: a turn says"),
     ],
 )
 def test_a_row_without_a_prompt_is_told_with_its_line(tmp_path: Path, row: str, said: str) -> None:
@@ -208,6 +215,22 @@ def test_a_row_without_a_prompt_is_told_with_its_line(tmp_path: Path, row: str, 
     path.write_text(f'{{"prompt": "x"}}\n{row}\n')
     with pytest.raises(DataError, match=said):
         read_prompts(path, TEN, 1, None)
+
+
+def test_what_a_table_writes_for_nothing_is_nothing(tmp_path: Path) -> None:
+    """As pandas writes rows of which some lack a field: null, and whole numbers as floats."""
+    path = tmp_path / "prompts.jsonl"
+    rows = [
+        {"prompt": "one", "messages": None, "turns": None, "max_tokens": 3.0},
+        {"prompt": None, "text": "two", "max_tokens": None, "output_tokens": 4},
+        {"prompt": None, "messages": [{"role": "user", "content": "three"}], "max_tokens": None},
+        {"prompt": "four", "turns": [{"prompt": "b", "max_tokens": None, "think_s": None}]},
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    found = read_prompts(path, TEN, 1, None)
+    assert [one.prompt for one in found] == ["one", "two", "", "four"]
+    assert [one.max_tokens for one in found] == [3, 4, 10, 10]
+    assert found[3].turns == (Turn("b", 10),)
 
 
 def test_a_share_of_the_clients_leaves_within_its_answer() -> None:
