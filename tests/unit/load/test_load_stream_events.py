@@ -268,3 +268,15 @@ def test_events_before_one_that_fails_have_come() -> None:
     with pytest.raises(RequestFailure):
         reader.take([chunk("a"), chunk("b"), chunk("c"), b'{"error": "died"}'], 7)
     assert len(stream.times_ns) == len(stream.tokens) == len(stream.texts) == 3
+
+
+def test_reasoning_under_both_its_names_is_read_once() -> None:
+    """As vLLM writes it, which copies `reasoning` to the name that it had before."""
+    words = ["Let me ", "think", " once."]
+    thought = [
+        chunk(None, delta={"role": "assistant", "reasoning": one, "reasoning_content": one})
+        for one in words
+    ]
+    stream = read([*thought, chunk("Two."), chunk("Three.")], at_once=False)
+    assert b"".join(stream.texts).decode() == "Let me think once.Two.Three."
+    assert (stream.tokens, stream.answer) == ([1] * 5, "Two.Three.")

@@ -35,8 +35,10 @@ _NOT_YET = sys.maxsize
 """In the place of the number of the event with which an answer begins."""
 _ONE_ID = re.compile(rb'"token_ids":\s*(\d+)(?=\s*[,}])')
 """Triton writes a tensor of one element as a plain value: the id of the event's one token."""
-_TEXTS = ("content", "reasoning", "reasoning_content", "refusal")
-"""Fields of a chat chunk's delta whose text is of tokens: vLLM and SGLang name the reasoning so."""
+_TEXTS = ("content", "refusal")
+_REASONING = ("reasoning", "reasoning_content")
+"""Fields of a chat chunk's delta whose text is of tokens. vLLM and SGLang name the reasoning so;
+vLLM writes it under both names, the later of which it wants to drop."""
 
 
 class EventReader:
@@ -236,13 +238,15 @@ def _text_of(choice: Mapping[str, Any]) -> tuple[tuple[str, str] | None, str]:
     if delta is None:
         text = choice.get("text") or ""
         return ("text", text), text
-    found = [(name, delta[name]) for name in _TEXTS if delta.get(name)]
+    names = [name for name in _REASONING if delta.get(name)]
+    found = [(name, delta[name]) for name in (*names[:1], *_TEXTS) if delta.get(name)]
     calls = [
         call.get("function", {}).get("arguments") or call.get("function", {}).get("name") or ""
         for call in delta.get("tool_calls") or ()
     ]
     text = "".join([*(text for _, text in found), *calls])
-    return (found[0] if len(found) == 1 and not calls else None), text
+    is_one = len(found) == 1 and len(names) < len(_REASONING) and not calls
+    return (found[0] if is_one else None), text
 
 
 def _note_answer(stream: TokenStream, *, begun: bool) -> None:
