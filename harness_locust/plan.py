@@ -81,6 +81,8 @@ class Plan:
     from_repository: bool
     """The variant was chosen from the server's repository: it may be loaded."""
     metrics_url: str
+    trace_s: float | None = None
+    """Seconds that the trace of an open loop lasts; None without one."""
 
     def prompts(self, tell: Callable[[str], None] = lambda _: None) -> list[GenerationRequest]:
         """What a load of streams asks; `tell` is told what of the file is left out.
@@ -104,9 +106,8 @@ class Plan:
     @property
     def end_s(self) -> float | None:
         """Seconds from the test's start until nothing falls due; None: until it is stopped."""
-        trace, unit = self.workload.arrivals.trace, self.workload.arrivals.trace_unit
-        lasts_s = inf if trace is None else read_trace(trace, unit).duration_s
-        lasts_s = min(lasts_s, self.run_time_s or inf)
+        # Asked for every second of a test, by the process that may send the load itself.
+        lasts_s = min(self.trace_s or inf, self.run_time_s or inf)
         return self.lead_s + lasts_s if isfinite(lasts_s) else None
 
 
@@ -152,7 +153,15 @@ def make_plan(options: Namespace, host: str | None) -> Plan:
         slo=_objective(options.objective, streams=workload.generation is not None),
         from_repository=bool(_variant(options)),
         metrics_url=options.metrics_url or _metrics_url(host),
+        trace_s=_trace_s(workload.arrivals),
     )
+
+
+def _trace_s(arrivals: ArrivalProcess) -> float | None:
+    """Reading a trace takes a fraction of a second, or many: it is done before the test begins."""
+    if arrivals.trace is None:
+        return None
+    return read_trace(arrivals.trace, arrivals.trace_unit).duration_s
 
 
 def _objective(text: str, *, streams: bool) -> ServiceLevelObjective:

@@ -129,6 +129,16 @@ def test_the_scheme_chooses_the_protocol_and_a_rate_the_open_loop() -> None:
     assert not make_plan(options({}), "https://h").is_open_loop
 
 
+def test_a_trace_is_read_before_the_test_and_never_in_it(tmp_path: Path) -> None:
+    """Its end is asked for every second, by the process whose users send the load."""
+    trace = tmp_path / "trace.csv"
+    trace.write_text("timestamp_s\n0\n1\n2\n3\n")
+    made = make_plan(options({"arrivals": f"trace:{trace}"}), "http://h:8000")
+    trace.unlink()
+    assert made.end_s == LEAD_S + 4
+    assert make_plan(options({"rate": "5"}), "http://h:8000").end_s is None
+
+
 @pytest.mark.parametrize("variant", ["", "none"])
 def test_without_a_variant_the_named_model_is_asked(variant: str) -> None:
     made = make_plan(options({"variant": variant}), "h:8000")
