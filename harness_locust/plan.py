@@ -349,6 +349,11 @@ def _steps(text: str) -> tuple[int, ...]:
     steps = tuple(_whole("--sweep", step) for step in text.split(",")) if text else ()
     if any(step < 1 for step in steps):
         raise UsageError(f"--sweep {text}: every step needs at least one user")
+    if len(set(steps)) < len(steps):
+        raise UsageError(
+            f"--sweep {text}: the same step twice, whose results would be taken for each other's",
+            next_step="name each once, or start the test again for more of them",
+        )
     return steps
 
 

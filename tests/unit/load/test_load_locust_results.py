@@ -178,6 +178,7 @@ def test_a_chosen_protocol_moves_between_tritons_own_ports_and_no_others() -> No
         ({"arrivals": "weekly", "rate": "5"}, "'weekly' is not an arrival process"),
         ({"sweep": "1,x"}, "--sweep 'x' is not a whole number"),
         ({"sweep": "0"}, "at least one user"),
+        ({"sweep": "1,4,1"}, "the same step twice"),
         ({"sweep": "1", "step_time": "1"}, "3 s are the shortest"),
         ({"sweep": "1", "users_shape": "ramp:0..1/9s"}, "choose one"),
         ({"client_batch_size": "2", "batch_mix": "1:1,2:1"}, "leave --client-batch-size out"),
