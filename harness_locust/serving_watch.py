@@ -31,6 +31,7 @@ from harness.types import (
     Trial,
     Workload,
 )
+from harness.types.trials import numbered_repeat
 from harness_locust.conductor import Conductor, Watcher
 from harness_locust.judgement import troubles_of
 from harness_locust.plan import Plan
@@ -281,7 +282,7 @@ def _trial(watched: Watched, phase: PhaseResult, duration_s: float) -> Trial:
         workload = replace(workload, concurrency=users)
     return Trial(
         plan.model, plan.model, watched.poll.serving, workload,
-        stage="load", repeat=watched.number - 1,
+        stage="load", repeat=numbered_repeat(watched.number - 1),
     )  # fmt: skip
 
 

@@ -156,7 +156,12 @@ class LoadResult:
 
 STEADIER_REPEAT = 3
 """What `Trial.repeat` grows by where a trial is measured again because its load was not steady yet:
-whoever numbers repetitions counts 0 to 2, 6 to 8, 12 to 14 and so on."""
+whoever numbers repetitions counts 0 to 2, 6 to 8, 12 to 14 and so on (`numbered_repeat`)."""
+
+
+def numbered_repeat(number: int) -> int:
+    """`Trial.repeat` of the same trial measured for the time after `number` times."""
+    return number + number // STEADIER_REPEAT * STEADIER_REPEAT
 
 
 CONFIRM = "confirm"

@@ -7,6 +7,7 @@ from planning_samples import make_result
 from search_drive import drive, make_search, recommended
 
 from harness.planning.dialogue import after_longer_warm_up
+from harness.types.trials import numbered_repeat
 
 UNSTEADY = "the load was not steady yet when the window opened"
 
@@ -79,3 +80,12 @@ def test_what_is_not_steady_the_second_time_either_is_left_invalid():
     assert len(set(asked)) == len(asked)
     assert max(one.trial.repeat for one in results) == 3
     assert len(results) < 4 * trials
+
+
+def test_repetitions_are_numbered_past_the_second_measurements() -> None:
+    """The fourth test of a session on Locust's page is no second measurement of the first."""
+    trials = [
+        dataclasses.replace(make_result().trial, repeat=numbered_repeat(n)) for n in range(12)
+    ]
+    assert [one.repeat for one in trials] == [0, 1, 2, 6, 7, 8, 12, 13, 14, 18, 19, 20]
+    assert not any(one.after_longer_warm_up for one in trials)
