@@ -28,6 +28,8 @@ CHUNK = 4096
 """Arrivals drawn at a time: what is in memory of a load that may have millions."""
 _STREAM = 1
 """Keeps the arrivals' random numbers apart from those of the payloads, drawn by the same seed."""
+_ROUNDING = 1e-9
+"""Share of a trace's length that is but rounding: 1,000 arrivals every 60 ms last a minute."""
 
 
 def arrival_times_ns(
@@ -181,7 +183,7 @@ def _check_trace(workload: Workload) -> None:
         )
     trace = read_trace(path, workload.arrivals.trace_unit)
     needed_s = workload.warmup_s + workload.duration_s
-    if trace.duration_s < needed_s:
+    if trace.duration_s < needed_s * (1 - _ROUNDING):
         raise UsageError(
             f"the trace {path} lasts {seconds(trace.duration_s)} s, the trial up to "
             f"{seconds(needed_s)} s with its warm-up",

@@ -111,6 +111,14 @@ def test_a_trial_longer_than_its_trace_is_refused(tmp_path: Path) -> None:
     assert "where a trace ends, the load ends" in caught.value.next_step
 
 
+def test_a_trial_as_long_as_its_trace_is_not_refused_by_rounding(tmp_path: Path) -> None:
+    """1,000 arrivals every 60 ms last 59.99999999999999 s, as floats have it."""
+    path = tmp_path / "trace.csv"
+    path.write_text("timestamp_s\n" + "".join(f"{n * 0.06:.2f}\n" for n in range(1000)))
+    arrivals = ArrivalProcess(ArrivalKind.TRACE, trace=path)
+    check_workload(replace(OPEN, rate_per_s=None, arrivals=arrivals, duration_s=58.0, warmup_s=2.0))
+
+
 def test_a_trace_that_is_not_there_is_refused(tmp_path: Path) -> None:
     arrivals = ArrivalProcess(ArrivalKind.TRACE, trace=tmp_path / "none.csv")
     with pytest.raises(UsageError, match=r"none\.csv: no trace can be read"):
