@@ -12,7 +12,7 @@ from harness.errors import UsageError
 from harness.flow.preflight import payloads_of
 from harness.load.requests.generation import GenerationRequest
 from harness.load.requests.lengths import parse_lengths
-from harness.load.requests.prompts import read_prompts
+from harness.load.requests.prompts import check_sendable, read_prompts
 from harness.load.schedule.arrivals import check_workload
 from harness.load.schedule.trace import read_trace
 from harness.load.transports.address import Target, parse_target
@@ -89,9 +89,13 @@ class Plan:
 
         Raises:
             DataError: the payloads are no prompts.
+            UsageError: they are messages, and the interface takes texts.
         """
         lengths = parse_lengths(DEFAULT_ANSWER)
-        return list(read_prompts(self.payloads, lengths, self.workload.seed, None, tell))
+        found = read_prompts(self.payloads, lengths, self.workload.seed, None, tell)
+        if (generation := self.workload.generation) is not None:
+            check_sendable(found, self.payloads, generation.api)
+        return found
 
     @property
     def is_open_loop(self) -> bool:

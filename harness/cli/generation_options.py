@@ -221,15 +221,11 @@ class GenerationOptions:
         Raises:
             UsageError: a distribution that is none; `DataError` where it is a file's fault.
         """
-        from harness.load.requests.prompts import some_leave
+        from harness.load.requests.prompts import check_sendable, some_leave
 
         found = list(self._drawn(seed, self._tokenize()))
-        if self.generate is not StreamApi.CHAT and not all(one.prompt for one in found):
-            raise UsageError(
-                f"{self.prompts} has prompts that are messages alone, and --generate "
-                f"{self.generate} sends texts",
-                next_step='use --generate chat, or write a "prompt" in each row',
-            )
+        if self.generate is not None:
+            check_sendable(found, self.prompts, self.generate)
         if self.leave is not None:
             return some_leave(
                 found, parse_share(self.leave, "--leave", none_too=True, usual="10%"), seed

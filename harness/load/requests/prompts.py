@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from harness.errors import DataError
+from harness.errors import DataError, UsageError
 from harness.load.requests.generation import GenerationRequest, Turn
 from harness.load.requests.lengths import BLOCK_TOKENS, Lengths, TracedLengths
 from harness.load.requests.payloads import POOL_REQUESTS
+from harness.types import StreamApi
 from harness.words.numbers import count
 
 MOST_REQUESTS = 20_000
@@ -267,6 +268,21 @@ def _turn_of(where: str, told: object, most: object) -> Turn:
         raise DataError(f"{where}: a turn says nothing, or thinks {think_s!r} s", next_step=_TURN)
     tokens = _tokens_of(where, _told(row, ("max_tokens",), most))
     return Turn(row["prompt"], tokens, float(think_s))
+
+
+def check_sendable(
+    requests: Sequence[GenerationRequest], path: Path | None, api: StreamApi
+) -> None:
+    """Refuse prompts that are messages alone where the interface takes texts: they would be empty.
+
+    Raises:
+        UsageError: one is.
+    """
+    if api is not StreamApi.CHAT and not all(one.prompt for one in requests):
+        raise UsageError(
+            f"{path} has prompts that are messages alone, and --generate {api} sends texts",
+            next_step='use --generate chat, or write a "prompt" in each row',
+        )
 
 
 def some_leave(

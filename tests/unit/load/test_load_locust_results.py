@@ -139,6 +139,17 @@ def test_a_trace_is_read_before_the_test_and_never_in_it(tmp_path: Path) -> None
     assert make_plan(options({"rate": "5"}), "http://h:8000").end_s is None
 
 
+@pytest.mark.parametrize("api", ["completions", "triton"])
+def test_messages_are_not_sent_as_empty_texts(tmp_path: Path, api: str) -> None:
+    prompts = tmp_path / "chats.jsonl"
+    prompts.write_text('{"messages": [{"role": "user", "content": "hi"}]}\n')
+    asked: dict[str, object] = {"payloads": str(prompts)}
+    with pytest.raises(UsageError, match=f"messages alone, and --generate {api} sends texts"):
+        make_plan(options({**asked, "generate": api}), "http://h:8000").prompts()
+    (found,) = make_plan(options({**asked, "generate": "chat"}), "http://h:8000").prompts()
+    assert found.messages
+
+
 @pytest.mark.parametrize("variant", ["", "none"])
 def test_without_a_variant_the_named_model_is_asked(variant: str) -> None:
     made = make_plan(options({"variant": variant}), "h:8000")
