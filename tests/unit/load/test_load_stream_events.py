@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -280,3 +281,18 @@ def test_reasoning_under_both_its_names_is_read_once() -> None:
     stream = read([*thought, chunk("Two."), chunk("Three.")], at_once=False)
     assert b"".join(stream.texts).decode() == "Let me think once.Two.Three."
     assert (stream.tokens, stream.answer) == ([1] * 5, "Two.Three.")
+
+
+@pytest.mark.parametrize("datatype", ["INT32", "INT64"])
+def test_ids_are_counted_whatever_their_width(datatype: str) -> None:
+    stream = TokenStream()
+    response = service_pb2.ModelStreamInferResponse()
+    for name, kind, raw in (
+        ("text_output", "BYTES", b"\2\0\0\0ab"),
+        ("token_ids", datatype, np.array([5, 6, 7], datatype.lower()).tobytes()),
+    ):
+        response.infer_response.outputs.add(name=name, datatype=kind, shape=[1])
+        response.infer_response.raw_output_contents.append(raw)
+    message = response.SerializeToString()
+    ResponseReader(stream).take([b"\0" + len(message).to_bytes(4, "big") + message], 7)
+    assert stream.tokens == [3]

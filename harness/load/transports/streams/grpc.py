@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from harness.load.transports.address import Target
-from harness.load.transports.contract import ClientLeft, RequestFailure, WireAnswer
+from harness.load.transports.contract import ELEMENTS, ClientLeft, RequestFailure, WireAnswer
 from harness.load.transports.grpc.frames import Http2Violation
 from harness.load.transports.grpc.http2_stream import frame_request
 from harness.load.transports.grpc.messages import SERVICE
@@ -207,7 +207,7 @@ class ResponseReader:
             at_ns,
             said,
             tokens=number(NUM_OUTPUT_TOKENS),
-            ids=None if ids is None or ids >= len(raw) else len(raw[ids]) // _INT32_BYTES,
+            ids=None if ids is None or ids >= len(raw) else _elements(raw[ids], response, ids),
             reason=text(FINISH_REASON).decode(errors="replace"),
             input_tokens=number(NUM_INPUT_TOKENS),
         )
@@ -233,6 +233,12 @@ def _text(raw: Sequence[bytes], place: int, response: Any) -> bytes:
         name = response.outputs[place].name
         raise RequestFailure("malformed", f"{name} is no tensor of BYTES")
     return elements[0] if len(elements) == 1 else b"".join(elements)
+
+
+def _elements(data: bytes, response: Any, place: int) -> int:
+    """How many numbers a tensor holds: a model of somebody else's may write ids as INT64."""
+    kind = ELEMENTS.get(response.outputs[place].datatype)
+    return len(data) // (_INT32_BYTES if kind is None else kind.itemsize)
 
 
 def _number(raw: Sequence[bytes], place: int, response: Any) -> int:
