@@ -149,6 +149,8 @@ def percent(share: float | None) -> str:
         return MISSING
     value = share * 100
     below, beside = abs(value), abs(100 - value)
+    if below <= _NOTHING:
+        value = 0.0  # a difference may leave a minus before it
     if _NOTHING < below < _SMALLEST_PLAIN:
         return f"{_scientific(value)}%"
     decimals = 1
@@ -224,8 +226,17 @@ POINT_DECIMALS = 2
 
 
 def threshold(value: float) -> str:
-    """A confidence below which another model is asked, to four digits: it will be copied."""
-    return f"{value:.4g}"
+    """A confidence below which another model is asked, to four digits: it will be copied.
+
+    Near 1, where a model that is sure has nearly all of its confidences, more digits tell one from
+    another: two of what is missing.
+
+    >>> threshold(0.5), threshold(0.95257), threshold(0.99996), threshold(0.9999938558)
+    ('0.5', '0.9526', '0.99996', '0.9999939')
+    """
+    missing = 1 - value
+    digits = 4 if missing <= 0 else max(4, 1 - math.floor(math.log10(missing)))
+    return f"{value:.{digits}g}"
 
 
 def cosine(value: float | None) -> str:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.planning.routing.guarantee import THRESHOLDS
 from harness.words import labels, numbers
 
 EN_DASH, TIMES, MINUS = "\u2013", "\u00d7", "\u2212"
@@ -47,6 +48,30 @@ def test_a_number_never_shows_more_than_four_decimals_nor_false_digits(value):
     text = numbers.number(value).replace(",", "")
     if value < 999:
         assert len(text.replace(".", "").lstrip("0")) <= 3
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.5, "0.5"),
+        (0.95257, "0.9526"),
+        (0.99963, "0.99963"),
+        (0.99996, "0.99996"),
+        (0.9999938558, "0.9999939"),
+        (1.0, "1"),
+        (0.0024726, "0.002473"),
+    ],
+)
+def test_a_threshold_below_1_never_reads_1(value, text):
+    assert numbers.threshold(value) == text
+
+
+def test_thresholds_of_a_router_are_told_apart():
+    assert len({numbers.threshold(one) for one in THRESHOLDS}) == len(THRESHOLDS)
+
+
+def test_nothing_has_no_sign():
+    assert {numbers.percent(one) for one in (0.0, -0.0, 2e-16, -2e-16)} == {"0.0%"}
 
 
 def test_an_upper_bound_that_could_not_be_given_reads_unbounded():
