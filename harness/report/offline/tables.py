@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from harness.report.cost.words import basis, bounded, bounds
-from harness.report.tables.model import Cell, Column, Table, decision_cell, numeric, trial_anchor
+from harness.report.tables.model import (
+    Cell,
+    Column,
+    Table,
+    decision_cell,
+    lines,
+    numeric,
+    trial_anchor,
+)
 from harness.types import Role
 from harness.types.estimates import Interval
 from harness.types.offline import (
@@ -161,10 +169,10 @@ def _point(curve: BatchCurve | None, size: int) -> tuple[Cell, Cell]:
     if curve is None or point is None:
         return Cell(MISSING), Cell(MISSING)
     growth = point.growth
-    knee = "\nknee" if curve.knee == size else ""
-    ends = bounds(point.inferences_per_s)
+    rate = point.inferences_per_s
+    detail = lines(bounds(rate), "knee" if curve.knee == size else "")
     return (
-        numeric(number(point.inferences_per_s.value), point.inferences_per_s.value, ends + knee),
+        numeric(number(rate.value), rate.value, detail),
         Cell(MISSING)
         if growth is None
         else numeric(percent(growth.value), growth.value, bounds(growth, percent)),
@@ -204,7 +212,7 @@ def choice_words(plan: OfflinePlan, choice: OfflineChoice) -> str:
 
 def beside_teacher(plan: OfflinePlan) -> tuple[str, ...]:
     """What each family's recommended variant takes beside its teacher's cheapest, in words."""
-    lines = []
+    said = []
     for choice in plan.choices:
         own = [one for one in plan.variants if one.family == choice.family]
         student = next((one for one in own if one.variant == choice.variant), None)
@@ -227,8 +235,8 @@ def beside_teacher(plan: OfflinePlan) -> tuple[str, ...]:
                 f", and {bounded(theirs.usd_per_job)} USD per job instead of "
                 f"{bounded(its.usd_per_job)}"
             )
-        lines.append(words)
-    return tuple(lines)
+        said.append(words)
+    return tuple(said)
 
 
 def _least(pair: tuple[OfflineVariant, MachineNeed]) -> float:

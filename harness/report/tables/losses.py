@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from harness.report.family_results import FamilyResults, loss_metric
 from harness.report.plots.base import Plot
 from harness.report.plots.losses import confusions_plot, slices_plot, waterfall_plots
-from harness.report.tables.model import Cell, Column, Table, numeric, words
+from harness.report.tables.model import Cell, Column, Table, lines, numeric, words
 from harness.types import Role
 from harness.types.losses import LossEntry, PairedMeasure, SliceLoss
 from harness.words.labels import (
@@ -134,9 +134,11 @@ def _chain_row(family: FamilyResults, entry: LossEntry, steps: list[str]) -> tup
         if link is None:
             cells.append(Cell(MISSING))
             continue
-        detail = lost_span(chain.metric, link.loss)
-        detail += f"\n{count(link.changed)} changed" if link.changed else ""
-        detail += "" if link.cosine is None else f"\ncosine {cosine(link.cosine)}"
+        detail = lines(
+            lost_span(chain.metric, link.loss),
+            f"{count(link.changed)} changed" if link.changed else "",
+            "" if link.cosine is None else f"cosine {cosine(link.cosine)}",
+        )
         cells.append(numeric(lost(chain.metric, link.loss.value), link.loss.value, detail))
     total = chain.total
     cells.append(

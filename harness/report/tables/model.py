@@ -70,6 +70,11 @@ def numeric(text: str, value: float | None, detail: str = "") -> Cell:
     return Cell(text, detail=detail, sort=value)
 
 
+def lines(*parts: str) -> str:
+    """A cell's detail, a line for each part that says something."""
+    return "\n".join(part for part in parts if part)
+
+
 def words(text: str, detail: str = "") -> Cell:
     """A text; nothing known reads as an en dash."""
     return Cell(text or MISSING, detail=detail)

@@ -12,6 +12,7 @@ from harness.report.tables.model import (
     Column,
     Table,
     decision_cell,
+    lines,
     model_anchor,
     numeric,
     words,
@@ -101,7 +102,7 @@ def _score_cells(family: FamilyResults, name: str, metric: str) -> tuple[Cell, .
     if score is reference_score(family, metric):
         return value, words("reference")
     relative = score.relative_to_teacher
-    detail = "\n".join(part for part in (_relative_span(score), _delta(family, score)) if part)
+    detail = lines(_relative_span(score), _delta(family, score))
     return value, numeric(relative_value(metric, relative), relative, detail)
 
 
@@ -214,7 +215,8 @@ def _cell(family: FamilyResults, name: str, metric: str) -> Cell:
     score = family.score(name, metric)
     if score is None:
         return Cell(MISSING)
-    detail = metric_span(metric, score.low, score.high)
+    relative = ""
     if score.relative_to_teacher is not None and name != family.names[0]:
-        detail += f"\n{relative_value(metric, score.relative_to_teacher)} of teacher"
+        relative = f"{relative_value(metric, score.relative_to_teacher)} of teacher"
+    detail = lines(metric_span(metric, score.low, score.high), relative)
     return numeric(metric_value(metric, score.value), score.value, detail)

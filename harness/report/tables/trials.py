@@ -14,6 +14,7 @@ from harness.report.tables.model import (
     Column,
     Table,
     decision_cell,
+    lines,
     numeric,
     trial_anchor,
     words,
@@ -134,10 +135,6 @@ def _note(trials: Sequence[TrialResult], overheads: Sequence[ServerOverhead]) ->
     return words
 
 
-def _joined(*details: str) -> str:
-    return "\n".join(detail for detail in details if detail)
-
-
 def _latency_column(name: str) -> Column:
     return Column(metric_named(name).title, "ms")
 
@@ -156,7 +153,7 @@ def _trial_row(
     return (
         Cell(trial.variant, anchor=trial_anchor(trial.trial_id)),
         decision_cell(result.decision),
-        numeric(number(rate), rate, _joined(throughput_span(result), _offered(result))),
+        numeric(number(rate), rate, lines(throughput_span(result), _offered(result))),
         *(_latency_cell(result, name) for name in judged),
         words(PROTOCOLS[workload.protocol]),
         numeric(batch_words(workload), workload.client_batch_size),
@@ -224,11 +221,10 @@ def _latency_cell(result: TrialResult, name: str) -> Cell:
     if found is None:
         return numeric(milliseconds(None), None)
     known = found.high_ms < UNBOUNDED_MS or found.low_ms > 0
-    lines = [span(milliseconds(found.low_ms), milliseconds(found.high_ms))] if known else []
+    bounds = span(milliseconds(found.low_ms), milliseconds(found.high_ms)) if known else ""
     from_sent = service_ms(result, name)
-    if from_sent is not None:
-        lines.append(f"sent {milliseconds(from_sent)}")
-    return numeric(milliseconds(found.value_ms), found.value_ms, "\n".join(lines))
+    sent = "" if from_sent is None else f"sent {milliseconds(from_sent)}"
+    return numeric(milliseconds(found.value_ms), found.value_ms, lines(bounds, sent))
 
 
 def _split_cells(result: TrialResult) -> tuple[Cell, ...]:

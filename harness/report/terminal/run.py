@@ -340,7 +340,8 @@ def losses_table(run: StoredRun) -> Table:
     for variant, chain in chains:
         own = {link.step: lost(chain.metric, link.loss.value) for link in chain.links}
         total = Text(f"{lost(chain.metric, chain.total.value)} {unit_of(chain.metric)}")
-        total.append(f"\n{_interval_note(chain)}", style="dim")
+        if note := _interval_note(chain):
+            total.append(f"\n{note}", style="dim")
         table.add_row(variant, *(own.get(step, MISSING) for step in steps), total)
     return table
 

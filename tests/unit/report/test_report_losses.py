@@ -103,6 +103,19 @@ def test_the_terminal_fits_and_the_tables_are_tidy():
     assert slices_table([ENTRY])["training_samples"].isna().tolist() == [False, True]
 
 
+def test_without_an_interval_what_follows_it_stands_alone(tmp_path: Path) -> None:
+    # From one document there is no interval.
+    links = tuple(replace(one, loss=Estimate(one.loss.value)) for one in LINKS)
+    entry = replace(ENTRY, chain=replace(CHAIN, links=links, total=Estimate(0.024)))
+    _, markdown = build_report(replace(sample_run(), losses=(entry,)), tmp_path)
+    text = markdown.read_text(encoding="utf-8")
+    assert f"{MINUS}2.26 (90 changed)" in text
+    assert "(, " not in text
+    console = Console(width=100, record=True)
+    console.print(losses_table(replace(sample_run(), losses=(entry,))))
+    assert console.export_text().rstrip().endswith("points")
+
+
 def test_why_a_cosine_or_a_chain_is_absent_is_said_once() -> None:
     reason, other = "the retrieval set has 9,000 texts", "small has no cosine with the teacher"
     failed = [LossEntry(f"{n}-fp32", "d", "search", None, problem=reason) for n in "ab"]
