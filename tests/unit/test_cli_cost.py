@@ -77,6 +77,16 @@ def test_costs_are_printed_and_left_in_the_folder(run, prices, capsys):
     assert "cost-1" in page_of(read_run(run), Documents(costs=stored)).plots
 
 
+def test_a_name_in_brackets_is_no_markup(run, prices, capsys):
+    names = ("rack[reserved]", "rack[/x]")
+    rows = [f"{name},2,0.9,2026-01-02\n" for name in names]
+    Path(prices).write_text("name,vcpu,on_demand_usd_per_hour,date\n" + "".join(rows))
+    command = ["cost", str(run), "--prices", prices, "--measured-on", names[0]]
+    assert run_command([*command, *(f"--instance={name}" for name in names)]) == 0
+    found = capsys.readouterr().out
+    assert all(name in found for name in names)
+
+
 def test_tokens_are_those_of_the_requests_that_were_kept(run, prices, capsys):
     digest = read_run(run).variants[0].sha256[:12]
     masks = {"0/attention_mask": np.array([[1, 1, 0], [1, 1, 1]])}  # 2.5 tokens of a row

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rich.table import Table
+from rich.text import Text
 
 from harness.report.cost.words import basis, bounds, paid_back
 from harness.types.costs import CostReport, VariantCost
@@ -28,7 +29,7 @@ def cost_table(report: CostReport) -> Table:
     ordered = sorted(report.costs, key=lambda one: (one.family, one.variant))
     for number_of, one in enumerate(ordered, start=1):
         last = number_of == len(ordered) or ordered[number_of].variant != one.variant
-        table.add_row(*_row(one, report), end_section=last)
+        table.add_row(*map(Text, _row(one, report)), end_section=last)
     return table
 
 
@@ -66,7 +67,8 @@ def tokens_table(report: CostReport) -> Table:
         if one.usd_per_million_tokens is not None:
             place = _place(one.instance, is_estimate=one.is_estimate)
             cost = _bounded(one.usd_per_million_tokens)
-            table.add_row(one.variant, place, number(one.tokens_per_inference), cost)
+            cells = (one.variant, place, number(one.tokens_per_inference), cost)
+            table.add_row(*map(Text, cells))
     return table
 
 
@@ -82,7 +84,7 @@ def streams_table(report: CostReport) -> Table:
         if one.usd_per_million_output_tokens is not None:
             place = _place(one.instance, is_estimate=one.is_estimate)
             costs = (one.usd_per_million_output_tokens, one.usd_per_million_input_tokens)
-            table.add_row(one.variant, place, *map(_bounded, costs))
+            table.add_row(*map(Text, (one.variant, place, *map(_bounded, costs))))
     return table
 
 
@@ -102,7 +104,7 @@ def savings_table(report: CostReport) -> Table:
             cells.append(_bounded(one.usd_per_month))
         if paid:
             cells.append(MISSING if one.break_even is None else _lines(*paid_back(one.break_even)))
-        table.add_row(*cells)
+        table.add_row(*map(Text, cells))
     return table
 
 

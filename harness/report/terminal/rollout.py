@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.table import Table
+from rich.text import Text
 
 from harness.report.rollout.section import changes_table as changes_of
 from harness.report.rollout.words import sizes_words
@@ -17,7 +18,7 @@ def changes_table(record: RolloutRecord) -> Table:
     for column in found.columns:
         table.add_column(column.title, justify="right" if column.numeric else "left")
     for row in found.rows:
-        table.add_row(*(cell.plain for cell in row))
+        table.add_row(*(Text(cell.plain) for cell in row))
     return table
 
 

@@ -39,11 +39,10 @@ from harness.words.numbers import (
 
 
 def plain_table(title: str) -> Table:
-    """A table without ruled lines, under its title."""
+    """A table without ruled lines, under its title, which is as it stands: no markup."""
     return Table(
-        title=title,
+        title=Text(title, style="dim"),
         title_justify="left",
-        title_style="dim",
         header_style="bold",
         box=None,
         pad_edge=False,
@@ -342,7 +341,7 @@ def losses_table(run: StoredRun) -> Table:
         total = Text(f"{lost(chain.metric, chain.total.value)} {unit_of(chain.metric)}")
         if note := _interval_note(chain):
             total.append(f"\n{note}", style="dim")
-        table.add_row(variant, *(own.get(step, MISSING) for step in steps), total)
+        table.add_row(Text(variant), *(own.get(step, MISSING) for step in steps), total)
     return table
 
 

@@ -71,7 +71,7 @@ def _rows(rows: list[tuple[str, str]]) -> Table:
     table.add_column(style="dim", no_wrap=True, min_width=22)
     table.add_column()
     for name, value in rows:
-        table.add_row(name, Text(value))
+        table.add_row(Text(name), Text(value))
     return table
 
 

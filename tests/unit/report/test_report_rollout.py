@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from sample_run import sample_run
 
 from harness.planning.rollout.stages import begin, look
 from harness.report.build import build_report
 from harness.report.rollout.section import rollout_section
 from harness.report.rollout.words import outcome_words, sizes_words
+from harness.report.terminal.rollout import changes_table
 from harness.runs.documents import read_document, write_document
 from harness.types import Decision
 from harness.types.rollout import (
@@ -38,6 +41,18 @@ PLAN = RolloutPlan(
 GOOD = {"error_rate < 2%": Tally(0, 1000), "accuracy": Tally(0, 0, 0, 0, 900, 20, 20, 60)}
 FAILING = {"error_rate < 2%": Tally(200, 1000), "accuracy": GOOD["accuracy"]}
 FEW = {"error_rate < 2%": Tally(0, 10), "accuracy": Tally(0, 0, 0, 0, 9, 0, 0, 1)}
+
+
+def test_the_terminal_shows_a_reason_as_it_stands():
+    found = record(GOOD)
+    reason = 'no data: sum(refunds{shop=~"[a-z]+"})'
+    (one,) = found.looks
+    told = replace(
+        found, looks=(replace(one, reason=reason),), state=replace(found.state, changes=())
+    )
+    stream = io.StringIO()
+    Console(file=stream, width=150, color_system=None).print(changes_table(told))
+    assert reason in stream.getvalue()
 
 
 def record(*observed: dict[str, Tally]) -> RolloutRecord:
