@@ -26,7 +26,7 @@ from harness.report.plots.base import (
 from harness.report.selection import best_of_variant, measured, pareto_front, percentile_of
 from harness.types import QualityScore, TrialResult
 from harness.types.latency import UNBOUNDED_MS
-from harness.words.numbers import metric_span, metric_title, metric_value, things
+from harness.words.numbers import heading, metric_span, metric_title, metric_value, things
 
 _SCATTER_SHARE, _STRIP_START = 0.87, 0.9
 _FAR_LEFT_MS = 1e-3
@@ -48,7 +48,7 @@ def quality_plot(family: FamilyResults, styles: dict[str, VariantStyle]) -> Plot
     lower = metric_named(metric).lower_is_better
     return Plot(
         key=f"{family.name}-quality",
-        title=f"{metric_title(metric).capitalize()} against {family.latency_title}",
+        title=f"{heading(metric)} against {family.latency_title}",
         summary=f"Scatter plot of {metric_title(metric)} over {family.latency_title} latency for "
         f"{things(len(family.variants), 'variant')} and {things(len(trials), 'trial')}, with the "
         "objective's bounds and the Pareto front. The same numbers are in the tables below.",

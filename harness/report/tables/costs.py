@@ -15,7 +15,7 @@ from harness.words.numbers import (
     MISSING,
     count,
     factor,
-    metric_title,
+    heading,
     metric_value,
     milliseconds,
     number,
@@ -193,7 +193,7 @@ def ensemble_quality(family: FamilyResults) -> str:
     if not said:
         return ""
     metric = family.ensemble_scores[0].metric
-    return f"{metric_title(metric).capitalize()}, text in and label out: {', '.join(said)}."
+    return f"{heading(metric)}, text in and label out: {', '.join(said)}."
 
 
 def part_title(ensemble: ModelVariant, part: str) -> str:

@@ -8,7 +8,9 @@ from sample_run import sample_run
 from harness.report.family_results import families_of
 from harness.report.markdown import render_markdown
 from harness.report.page import page_of
+from harness.report.plots.base import styles_of
 from harness.report.plots.server import ensemble_plot
+from harness.report.plots.tradeoffs import quality_plot
 from harness.report.tables.costs import ensemble_quality, ensemble_table
 from harness.types import RESPONSE, PartMetrics
 from harness.words.numbers import factor
@@ -55,6 +57,15 @@ def test_an_ensemble_is_no_candidate_in_any_table_or_plot(run):
     assert with_ensemble.names == plain.names
     assert with_ensemble.trials == plain.trials
     assert with_ensemble.scores == plain.scores
+
+
+def test_the_metric_of_the_ensemble_keeps_its_capitals(run):
+    family = families_of(run)[0]
+    macro = tuple(one for one in family.ensemble_scores if one.metric == "macro_f1")
+    assert ensemble_quality(replace(family, ensemble_scores=macro)).startswith("Macro-F1, text in")
+    only = replace(family, scores=tuple(s for s in family.scores if s.metric == "macro_f1"))
+    plot = quality_plot(replace(only, objective=None), styles_of(only))
+    assert plot.title == "Macro-F1 against p95"
 
 
 def test_the_parts_and_the_rest_add_up_to_the_whole(run):
