@@ -18,7 +18,7 @@ from harness.report.plots.base import (
 from harness.report.selection import leading_trials
 from harness.runs.series import LoadSeries, SecondPoint, SlicePoint
 from harness.types import TrialResult
-from harness.words.labels import load_words, shortened
+from harness.words.labels import batch_words, load_words, shortened
 from harness.words.numbers import milliseconds, number, seconds
 
 SHORTEST_START_S = 3.0
@@ -56,7 +56,7 @@ def _start_plot(
     return Plot(
         key=f"{family.name}-start-{style.name}",
         title=f"{shortened(style.name, 40)}, {load_words(workload)}, "
-        f"batch {workload.client_batch_size}: {seconds(series.warmup_s)} s cut",
+        f"batch {batch_words(workload)}: {seconds(series.warmup_s)} s cut",
         summary=f"Mean latency of {style.name} over the first {seconds(end_s)} s of its load; "
         f"the first {seconds(series.warmup_s)} s were cut as warm-up.",
         height_px=220,

@@ -9,7 +9,7 @@ from harness.report.plots.base import Json, Plot, axis, base_layout, safe
 from harness.report.selection import alone_of, best_by_batch, latency_split
 from harness.report.tables.costs import part_title
 from harness.types import ModelVariant, TrialResult
-from harness.words.labels import short_names, shortened, trial_words
+from harness.words.labels import batch_words, short_names, shortened, trial_words
 from harness.words.numbers import count, number, percent, things
 
 _ROOM = 0.16
@@ -136,8 +136,7 @@ def _row_labels(family: FamilyResults, results: Sequence[TrialResult]) -> list[s
     """Variant and client batch of each trial."""
     names = short_names([variant.name for variant in family.variants])
     return [
-        f"{shortened(names[r.trial.variant])} · b{r.trial.workload.client_batch_size}"
-        for r in results
+        f"{shortened(names[r.trial.variant])} · b{batch_words(r.trial.workload)}" for r in results
     ]
 
 

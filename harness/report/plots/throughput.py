@@ -21,7 +21,7 @@ from harness.report.plots.base import (
 from harness.report.selection import measured, percentile_of
 from harness.types import TrialResult, Workload
 from harness.types.latency import UNBOUNDED_MS
-from harness.words.labels import is_open, load_amount, load_label
+from harness.words.labels import batch_words, is_open, load_amount, load_label
 from harness.words.numbers import things
 
 Sweep = tuple[TrialResult, ...]
@@ -48,13 +48,14 @@ def _plot(
 ) -> Plot:
     own = [result for result in trials if result.trial.workload.client_batch_size == size]
     traces = [_sweep_trace(family, styles, sweep) for sweep in _sweeps(own)]
+    rows = batch_words(own[0].trial.workload)
     best = family.recommended
     if best in own and best and (latency := _objective_latency(family, best)):
         traces.append(ring(best.throughput_inferences_per_s, latency, 19))
     return Plot(
         key=f"{family.name}-throughput-{size}",
-        title=f"Client batch {size}",
-        summary=f"{family.latency_title} latency over throughput at client batch {size}, "
+        title=f"Client batch {rows}",
+        summary=f"{family.latency_title} latency over throughput at client batch {rows}, "
         f"{things(len(own), 'trial')}; labels beside the points are the load.",
         height_px=270,
         traces=tuple(traces),

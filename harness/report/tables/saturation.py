@@ -7,7 +7,7 @@ from harness.report.family_results import FamilyResults
 from harness.report.selection import percentile_of
 from harness.report.tables.model import Cell, Column, Table, decision_cell, numeric, words
 from harness.types import TrialResult
-from harness.words.labels import protocol_name, serving_words
+from harness.words.labels import batch_words, protocol_name, serving_words
 from harness.words.numbers import milliseconds, number, percent, span
 
 
@@ -47,7 +47,7 @@ def _row(family: FamilyResults, one: TrialResult) -> tuple[Cell, ...]:
         words(
             one.trial.variant,
             f"{serving_words(one.trial.serving)}, {protocol_name(workload.protocol)}, "
-            f"batch {workload.client_batch_size}",
+            f"batch {batch_words(workload)}",
         ),
         numeric(number(offered), offered, f"asked {number(workload.rate_per_s)}"),
         numeric(number(one.throughput_requests_per_s), one.throughput_requests_per_s),

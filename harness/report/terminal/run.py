@@ -19,7 +19,15 @@ from harness.runs.folder import StoredRun
 from harness.types import Decision, FailedVariant, QualityScore, Role, TrialResult
 from harness.types.card import CardEntry, Runtime
 from harness.types.losses import LossChain
-from harness.words.labels import PROTOCOLS, load_label, lost, lost_span, measure_words, unit_of
+from harness.words.labels import (
+    PROTOCOLS,
+    batch_words,
+    load_label,
+    lost,
+    lost_span,
+    measure_words,
+    unit_of,
+)
 from harness.words.numbers import (
     MISSING,
     count,
@@ -169,9 +177,7 @@ def _load(best: TrialResult | None) -> Text:
     if best is None:
         return Text(MISSING)
     workload = best.trial.workload
-    return Text(
-        f"{PROTOCOLS[workload.protocol]} b{workload.client_batch_size} {load_label(workload)}"
-    )
+    return Text(f"{PROTOCOLS[workload.protocol]} b{batch_words(workload)} {load_label(workload)}")
 
 
 def _latency(family: FamilyResults, best: TrialResult | None, *, named: bool) -> Text:

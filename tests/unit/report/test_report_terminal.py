@@ -10,6 +10,7 @@ from unusual_runs import UNUSUAL
 
 from harness.cli.session import print_outcome
 from harness.report.family_results import families_of
+from harness.report.page import page_of
 from harness.report.selection import best_of_variant
 from harness.report.terminal.run import (
     cold_start_table,
@@ -28,6 +29,22 @@ def printed(renderable, width=100):
     stream = io.StringIO()
     Console(file=stream, width=width, color_system=None).print(renderable)
     return stream.getvalue()
+
+
+def test_a_mix_of_batch_sizes_reads_as_one_everywhere():
+    run, mix = sample_run(), ((1, 0.75), (16, 0.25))
+    winner = families_of(run)[0].recommended
+    workload = replace(winner.trial.workload, batch_mix=mix)
+    mixed = replace(winner, trial=replace(winner.trial, workload=workload))
+    others = [one for one in run.trials if one.trial.family != "topics"]
+    series = {mixed.trial.trial_id: run.series[winner.trial.trial_id]}
+    run = replace(run, trials=(mixed, *others), saturation=(mixed,), series=series)
+    assert "gRPC b1 to 16 c16" in printed(verdict_table(run))
+    family = page_of(run).families[0]
+    assert "batch 1 to 16" in family.rates.rows[0][0].detail
+    assert [plot.title for plot in family.throughput] == ["Client batch 1 to 16"]
+    assert "batch 1 to 16" in family.starts[0].title
+    assert family.split.layout["yaxis"]["ticktext"] == ["student-int8 · b1 to 16"]
 
 
 @pytest.mark.parametrize("name", RUNS)
