@@ -268,8 +268,11 @@ def parse_prometheus(
 
 
 def _series(entry: dict[str, Any]) -> Series:
-    """One entry of a range vector or of a range query; NaN is not a sample."""
-    pairs = [(float(at_s), float(value)) for at_s, value in entry["values"]]
+    """One entry of a range vector or of a range query; NaN is not a sample.
+
+    A native histogram has no values, but `histograms`: matchers of a whole target match those too.
+    """
+    pairs = [(float(at_s), float(value)) for at_s, value in entry.get("values", ())]
     known = [(at_s, value) for at_s, value in pairs if math.isfinite(value)]
     return Series(
         entry["metric"], tuple(at_s for at_s, _ in known), tuple(value for _, value in known)

@@ -326,6 +326,16 @@ def test_an_address_where_none_is_ends_before_anything_starts(scripted: Scripted
         Prometheus(scripted.url).check()
 
 
+def test_a_native_histogram_among_the_series_has_no_values(scripted: Scripted) -> None:
+    labels = {"__name__": "http_request_seconds", "job": "triton"}
+    buckets = {"count": "3", "sum": "1.5", "buckets": [[0, "0.5", "1", "3"]]}
+    scripted.result = [{"metric": labels, "histograms": [[1.0, buckets]]}]
+    found = Prometheus(scripted.url).samples(
+        '{job="triton",a!="nv_inference"}', end_s=2, length_s=1
+    )
+    assert found == [Series(labels)]
+
+
 @pytest.mark.parametrize("url", ["prometheus:9090", "ftp://host", "http://", ""])
 def test_what_is_no_address_is_said_so(url: str) -> None:
     with pytest.raises(UsageError, match="no address"):
