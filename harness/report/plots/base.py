@@ -18,7 +18,7 @@ from harness.report.family_results import FamilyResults
 from harness.report.selection import percentile_of
 from harness.types import ModelVariant, Precision, Role, TrialResult
 from harness.words.labels import serving_words, throughput_words, workload_words
-from harness.words.numbers import count, latency, milliseconds, number, span
+from harness.words.numbers import asked, latency, milliseconds, number, span
 
 TEACHER_COLOUR, CONTROL_COLOUR, BASELINE_COLOUR = "--c-blue", "--c-purple", "--ink-soft"
 STUDENT_COLOURS = ("--c-vermillion", "--c-green", "--c-orange", "--c-sky")
@@ -170,9 +170,14 @@ def log_axis(title: str, values: Iterable[float], **own: Any) -> Json:
         type="log",
         range=[math.log10(low), math.log10(high)],
         tickvals=ticks,
-        ticktext=[number(tick) if tick < 1 else count(round(tick)) for tick in ticks],
+        ticktext=[_tick_text(tick) for tick in ticks],
         **own,
     )
+
+
+def _tick_text(tick: float) -> str:
+    """A tick as exact as it is: 1.5 is no 2."""
+    return number(tick) if tick < 1 else asked(round(tick, 1))
 
 
 def drawn_ends(value: float, low: float, high: float) -> tuple[float, float, float]:

@@ -171,6 +171,12 @@ def test_log_ticks_are_few_round_and_within_the_axis(values):
     assert all(low <= tick <= high for tick in axis["tickvals"])
 
 
+@pytest.mark.parametrize("values", [(1.2, 3.0), (1.0, 2.5), (15.0, 40.0), (1500.0, 4e6)])
+def test_a_tick_is_labelled_with_its_own_value(values):
+    axis = log_axis("ms", values)
+    assert [float(text.replace(",", "")) for text in axis["ticktext"]] == axis["tickvals"]
+
+
 def luminance(colour):
     channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
