@@ -116,6 +116,20 @@ def test_a_model_that_does_not_batch_is_left_so_in_a_sweep():
     }
 
 
+def test_a_sweep_keeps_every_gpu_of_the_owners():
+    gpu = {"kind": "KIND_GPU", "count": 1}
+    owned = [gpu | {"gpus": [0]}, gpu | {"gpus": [1, 2], "passive": True}, gpu | {"gpus": [3]}]
+    made = with_serving(
+        {"instance_group": owned}, ServingConfig(instance_count=2), sample_variant()
+    )
+    assert made["instance_group"] == [gpu | {"gpus": [0, 3], "count": 2}]
+    mixed = [{"kind": "KIND_CPU", "count": 1}, gpu | {"gpus": [0]}]
+    made = with_serving(
+        {"instance_group": mixed}, ServingConfig(instance_count=2), sample_variant()
+    )
+    assert made["instance_group"] == [{"kind": "KIND_CPU", "count": 2}]
+
+
 def test_a_closed_loop_has_a_workload_for_every_combination():
     made = workloads_of(concurrencies=[16, 1])
     assert [workload.label for workload in made[:3]] == ["http-b1-c1", "http-b1-c16", "http-b4-c1"]

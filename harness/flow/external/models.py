@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.errors import ServerError
@@ -85,7 +85,8 @@ def with_serving(
 ) -> dict[str, Any]:
     """A model's configuration, in protobuf's JSON mapping, under a serving configuration.
 
-    The kind of its instances and what else its owner chose are kept; so is a maximum batch of 0,
+    The kind of its instances, their GPUs (Triton's count is that of each) and what else its owner
+    chose are kept; so is a maximum batch of 0,
     which makes its shapes whole ones, and with it no batcher can be. Preferred batch sizes and
     warm-ups above the new maximum go, as Triton would refuse them. The response cache is on where
     the serving configuration says so, and off otherwise: a model is to be measured. An accelerator
@@ -95,8 +96,8 @@ def with_serving(
     changed = copy.deepcopy(dict(config))
     if int(changed.get("max_batch_size", 0)):
         _set_batching(changed, serving)
-    groups = changed.get("instance_group") or [{}]
-    changed["instance_group"] = [groups[0] | {"count": serving.instance_count}]
+    group = _one_group(changed.get("instance_group") or ())
+    changed["instance_group"] = [group | {"count": serving.instance_count}]
     if _ONNX_RUNTIME in {changed.get("backend"), *str(changed.get("platform", "")).split("_")}:
         parameters = changed.setdefault("parameters", {})
         parameters[THREADS] = {"string_value": str(serving.intra_op_threads)}
@@ -111,6 +112,15 @@ def with_serving(
     if serving.response_cache:
         changed["response_cache"] = {"enable": True}
     return changed
+
+
+def _one_group(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The owner's groups as one, on the GPUs of all: else only the first's would be measured."""
+    answering = [dict(one) for one in groups if not one.get("passive")] or [{}]
+    first = answering[0]
+    alike = [one for one in answering if one.get("kind") == first.get("kind") == "KIND_GPU"]
+    gpus = list(dict.fromkeys(gpu for one in alike for gpu in one.get("gpus") or ()))
+    return first | ({"gpus": gpus} if all(one.get("gpus") for one in alike) and gpus else {})
 
 
 def _set_batching(changed: dict[str, Any], serving: ServingConfig) -> None:

@@ -247,12 +247,20 @@ def serving_of(config: Mapping[str, Any]) -> ServingConfig:
     return ServingConfig(
         max_batch_size=int(config.get("max_batch_size", 0)),
         queue_delay_us=int(batcher.get("max_queue_delay_microseconds", 0)),
-        instance_count=sum(int(group.get("count", 1)) for group in groups),
+        instance_count=sum(map(_instances, groups)),
         instance_kind="gpu" if "KIND_GPU" in kinds else "cpu",
         intra_op_threads=int(threads) if str(threads).isdigit() else 0,
         accelerator=_accelerator(config),
         response_cache=bool((config.get("response_cache") or {}).get("enable")),
     )
+
+
+def _instances(group: Mapping[str, Any]) -> int:
+    """How many instances of a group answer: on GPUs `count` is that of each; passive ones wait."""
+    if group.get("passive"):
+        return 0
+    places = len(group.get("gpus") or ()) if group.get("kind") == "KIND_GPU" else 1
+    return int(group.get("count", 1)) * max(1, places)
 
 
 def _accelerator(config: Mapping[str, Any]) -> Accelerator:

@@ -120,6 +120,16 @@ def test_what_a_configuration_says_of_serving():
     assert serving_of({}) == ServingConfig(0, 0, 0, "cpu", 0)
 
 
+def test_instances_on_gpus_are_counted_on_each():
+    groups = [
+        {"kind": "KIND_GPU", "count": 1, "gpus": [0]},
+        {"kind": "KIND_GPU", "count": 2, "gpus": [1, 2]},
+        {"kind": "KIND_GPU", "count": 9, "gpus": [0], "passive": True},
+        {"kind": "KIND_CPU", "count": 3},
+    ]
+    assert serving_of({"instance_group": groups}).instance_count == 1 + 2 * 2 + 3
+
+
 def test_a_model_is_ready_where_one_of_its_versions_is():
     index = [("m", "READY"), ("m", "UNAVAILABLE"), ("n", "UNAVAILABLE"), ("n", "LOADING")]
     assert states_of(index) == {"m": "READY", "n": "LOADING"}
