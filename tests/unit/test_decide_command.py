@@ -359,6 +359,15 @@ def test_costs_and_what_is_saved_are_on_the_page(priceable):
     assert run_command(["decide", str(priceable), "--weights", "accuracy=1,cost=1"]) == 0
 
 
+def test_a_demand_of_less_than_one_a_second_is_not_none(priceable):
+    command = ["--measured-on", "c7i.large", "--instance", "c7i.large", "--demand", "20/min"]
+    assert run_command(["cost", str(priceable), *command]) == 0
+    assert run_command(["plan", str(priceable), "--demand", "20/min"]) == 0
+    headings = {fact.heading for fact in matrix(priceable).facts}
+    assert "Replicas for 0.333 requests/s at the peak" in headings
+    assert any("on c7i.large for 0.333 requests/s at the peak" in one for one in headings)
+
+
 def test_a_study_that_prices_its_trials_has_their_cost_and_no_other(priceable, monkeypatch):
     command = ["cost", str(priceable), "--measured-on", "c7i.large", "--instance", "c7i.large"]
     assert run_command(command) == 0

@@ -28,7 +28,7 @@ from harness.types.offline import OfflinePlan
 from harness.types.review import DecisionCandidate, Figure, FigureBasis, PlannedFact, Risk
 from harness.types.rollout import RolloutRecord, RolloutStatus
 from harness.types.routing import Route
-from harness.words.numbers import asked, asked_percent, count, percent, span, things, whole
+from harness.words.numbers import asked, asked_percent, count, number, percent, span, things, whole
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def contributions_of(folder: Path) -> Contributions:
 
 def _of_plan(plan: CapacityPlan, run: str) -> Contribution:
     """Replicas of each deployment that meets the objective at the peak; what limits the rest."""
-    heading = f"Replicas for {count(round(plan.demand.peak_rate_per_s))} requests/s at the peak"
+    heading = f"Replicas for {number(plan.demand.peak_rate_per_s)} requests/s at the peak"
     return Contribution(
         facts=tuple(
             (
@@ -225,7 +225,7 @@ def _monthly(
     if report.demand is None:
         return
     many = ", headroom included" if report.planned else ", none of them spare"
-    peak = count(round(report.demand.peak_rate_per_s))
+    peak = number(report.demand.peak_rate_per_s)
     for one in costs:
         if one.fleet is None:
             continue
