@@ -112,9 +112,15 @@ def _rate(result: TrialResult, *, confirmed: bool) -> SustainedRate:
         trial.serving.instance_kind,
         confirmed=confirmed,
         rows_per_request=_rows(trial.workload),
-        output_tokens_per_s=result.streams.output_tokens_per_s_bounds if result.streams else None,
+        output_tokens_per_s=_output_tokens(result),
         input_tokens_per_s=_input_tokens(result),
     )
+
+
+def _output_tokens(result: TrialResult) -> Interval | None:
+    """Tokens that were written; None where the window was too short for a lower bound above 0."""
+    known = result.streams.output_tokens_per_s_bounds if result.streams else None
+    return known if known is not None and known.low > 0 else None
 
 
 def _input_tokens(result: TrialResult) -> Interval | None:

@@ -381,6 +381,14 @@ def test_old_prices_and_a_machine_that_does_not_fit_are_noted():
     assert notes[1].startswith("the price of two is 332 days old")
 
 
+def test_tokens_that_may_be_none_have_no_cost_and_json_no_infinity(tmp_path):
+    figures = StreamFigures(StreamCounts(0, 20_000), 1000.0, Interval(1000.0, 0.0, 2100.0))
+    writing = dataclasses.replace(result(STUDENT, 1000.0), streams=figures)
+    report = ask(run_of(result(TEACHER, 250.0), writing))
+    assert cost(report, STUDENT).usd_per_million_output_tokens is None
+    assert "Infinity" not in write_document(tmp_path, "cost", report).read_text()
+
+
 def test_a_few_cores_of_the_detected_machine_are_noted():
     """A container with 2 of 16 cores pays for 16, and gives an eighth of what the type does."""
     shown = {"usable_cores": 2, "gpus": [], "instance": "c7i.4xlarge"}
