@@ -62,8 +62,11 @@ def _whole(replicas: float) -> int:
 
 
 def _least(needed: int, left: Callable[[int], int]) -> int:
-    """The smallest number of which as many as needed are left."""
-    count = needed
-    while left(count) < needed:
-        count += 1
-    return count
+    """The smallest number of which as many as needed are left, by halving: that never falls."""
+    fewest = enough = needed
+    while left(enough) < needed:
+        fewest, enough = enough + 1, 2 * enough
+    while fewest < enough:
+        middle = (fewest + enough) // 2
+        fewest, enough = (middle + 1, enough) if left(middle) < needed else (fewest, middle)
+    return enough

@@ -95,3 +95,10 @@ def test_enough_for_the_peak_are_left_and_one_fewer_would_not_do(zones):
         count = headroom(Demand(float(needed)), 1.0, Surroundings(zones), 1.0).lost_zone
         assert count - -(-count // zones) >= needed
         assert (count - 1) - -(-(count - 1) // zones) < needed
+
+
+def test_headroom_of_many_replicas_is_not_counted_one_by_one():
+    """Two of 2 x 10^9 are left where an update takes away all but a billionth."""
+    found = headroom(Demand(2.0), 1.0, Surroundings(3, 1 - 1e-9, 600.0), 1.0)
+    assert found.rolling_update == pytest.approx(1e9, rel=1e-3)
+    assert headroom(Demand(3e15), 1.0, Surroundings(), 1.0).rolling_update == 4 * 10**15 - 1
