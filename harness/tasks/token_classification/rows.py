@@ -311,7 +311,8 @@ def _check_types(table: DataTable, data: TagNames, model: TagNames, reading: Rea
             f"the data has no entity of {', '.join(missing)}: each that {reading.model} finds "
             "counts as wrong"
         )
-    lacking = [name for name in data.names if name not in model.names and data.parse(name)[1]]
+    known = {model.parse(name) for name in model.names}
+    lacking = [name for name in data.names if data.parse(name) not in known and data.parse(name)[1]]
     if data.scheme is model.scheme and lacking:
         notes.append(
             f"{reading.model} has no tag {', '.join(lacking)}: entities are compared, and in the "
