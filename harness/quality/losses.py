@@ -252,7 +252,8 @@ def _by_band(
     known = values[np.isfinite(values)]
     if not len(known):
         return None
-    edges = np.unique(np.quantile(known, _QUARTILES))
+    # A value that is there, and not one between two: what rounding makes of that is in no band.
+    edges = np.unique(np.quantile(known, _QUARTILES, method="lower"))
     edges = edges[edges < known.max()]
     bands = [f"up to {words(edge)}" for edge in edges[:1]]
     bands += [f"{words(a)} to {words(b)}" for a, b in itertools.pairwise(edges)]

@@ -187,6 +187,18 @@ def test_samples_are_divided_by_class_length_confidence_and_columns():
         assert one.member.max() < len(one.slices)
 
 
+def test_a_band_holds_the_lengths_that_its_name_says():
+    lengths = range(40, 48)
+    labels = np.arange(8) % 2
+    teacher = sure(labels, np.eye(2)[labels], "teacher")
+    (bands,) = (
+        one for one in slicings(Rows(["x" * n for n in lengths]), teacher, None)
+        if one.name == "characters"
+    )  # fmt: skip
+    assert bands.slices == ("up to 41", "41 to 43", "43 to 45", "above 45")
+    assert bands.member.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
 def test_confusions_count_what_is_now_taken_for_what():
     labels = np.array([0, 0, 0, 1, 1, 2])
     names = ("a", "b", "c")

@@ -176,9 +176,9 @@ def test_without_scores_losses_are_in_the_ndcg_of_all_queries():
     cuts = slicings(Rows(units), teacher, None)
     found = slice_losses(student, teacher, cuts, seed=0, dataset=data)
     assert {one.name: one.samples for one in found} == {
-        "up to 11": 10, "11 to 20": 10, "20 to 30": 10, "above 30": 10,
+        "up to 10": 10, "10 to 20": 10, "20 to 30": 10, "above 30": 10,
     }  # fmt: skip
-    (short,) = (one for one in found if one.name == "up to 11")
+    (short,) = (one for one in found if one.name == "up to 10")
     assert short.teacher == pytest.approx(before[:10].mean())
     assert short.loss.value == pytest.approx((before - after)[:10].mean())
     assert short.loss.low is None  # too few for an interval
