@@ -162,7 +162,7 @@ def with_lengths(
     shorter = [one for one in _LENGTHS if typical <= one < most]
     buckets = [*shorter[:2], most]
     own = {"max_length": most} | ({"length_buckets": buckets} if len(buckets) > 1 else {})
-    return replace(task, written={**task.written, **own}, lengths=_length_words(tokens, most))
+    return replace(task, written={**task.written, **own}, lengths=length_words(tokens, most))
 
 
 def _longest(task: FoundTask, one: FoundCheckpoint, limit: int) -> int:
@@ -181,8 +181,10 @@ def _count_tokens(task: FoundTask, teacher: FoundCheckpoint) -> NDArray[np.int64
     return np.array(counts, dtype=np.int64)
 
 
-def _length_words(tokens: NDArray[np.int64], most: int) -> str:
-    half, usual, longest = (int(np.quantile(tokens, share)) for share in (0.5, 0.95, 1.0))
+def length_words(tokens: NDArray[np.int64], most: int) -> str:
+    """How many tokens texts have, and how many of them are cut at `most`."""
+    shares = (0.5, 0.95, 1.0)
+    half, usual, longest = np.quantile(tokens, shares, method="inverted_cdf").tolist()
     words = f"half have at most {half} tokens, 95% at most {usual}, the longest {longest}"
     cut = int((tokens > most).sum())
     return words + (f"; {count(cut)} of {count(len(tokens))} are cut" if cut else "")

@@ -15,6 +15,7 @@ from harness.cli.study_file import Corrections
 from harness.errors import UsageError
 from harness.flow.first_study.asked import FirstStudy
 from harness.flow.first_study.checkpoints import distinct_names
+from harness.flow.first_study.task import length_words
 from harness.flow.first_study.write import write_first_study
 from harness.flow.input_checks import check_inputs
 from harness.study import Study
@@ -223,6 +224,11 @@ def test_checkpoints_of_one_name_get_two(models, tmp_path):
     study, text = written(tmp_path, rows(tmp_path, "sentence", "kind"), models / "large", other)
     assert [one.name for one in study.families[0].models] == ["large", "large-2"]
     assert yaml.safe_load(text)["families"][0]["models"][1]["checkpoint"] == "./more/large"
+
+
+def test_so_many_texts_have_at_most_so_many_tokens():
+    words = length_words(np.arange(1, 11), 8)
+    assert words.startswith("half have at most 5 tokens, 95% at most 10, the longest 10; 2 of 10")
 
 
 def test_a_number_that_a_checkpoint_has_in_its_name_is_not_given_again():
