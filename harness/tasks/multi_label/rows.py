@@ -18,7 +18,7 @@ may mean no label or that nobody looked.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,14 @@ class LabelSetSamples(ClassSamples):
 
     labels: tuple[tuple[int, ...], ...]
     """Indexes of the checkpoint's outputs, ascending; a row without a label has none."""
+
+    @property
+    def undefined_metrics(self) -> Mapping[str, str]:
+        """All but the share of rows that are right, where no row that was drawn has a label."""
+        if any(self.labels):
+            return {}
+        of_labels = ("micro_f1", "macro_f1", "mean_average_precision")
+        return dict.fromkeys(of_labels, "no row that was drawn has a label")
 
     @property
     def label_texts(self) -> tuple[str, ...]:

@@ -48,10 +48,13 @@ class NumberedSamples(Samples):
 
     @property
     def undefined_metrics(self) -> Mapping[str, str]:
-        """The correlations, where every number is the same."""
-        if len(set(self.labels)) > 1:
-            return {}
-        return dict.fromkeys(("pearson", "spearman"), "every label is the same number")
+        """The correlations, where every number is the same or there are fewer than three."""
+        why = ""
+        if len(set(self.labels)) < 2:  # noqa: PLR2004  (nothing to correlate with)
+            why = "every label is the same number"
+        elif len(self.labels) < 3:  # noqa: PLR2004  (through two points there is always a line)
+            why = "there are two rows, and a correlation needs three"
+        return dict.fromkeys(("pearson", "spearman"), why) if why else {}
 
 
 @rowwise

@@ -202,6 +202,8 @@ def number_of(value: object) -> float | None:
 def _check_scores(table: DataTable, task: SentenceEmbedding, scored: ScoredPairs) -> None:
     if len(set(scored.scores)) < 2:  # noqa: PLR2004  (ranks need two)
         refuse(table.source, [f"every '{task.score}' is the same: nothing can be ranked by it"])
+    if len(scored.scores) < 3:  # noqa: PLR2004  (two are always in order, or in the reverse)
+        refuse(table.source, ["there are two pairs, and a rank correlation needs three"])
 
 
 def read_retrieval(data: RetrievalData, texts: _Texts) -> Retrieval:

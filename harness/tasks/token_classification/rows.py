@@ -77,10 +77,11 @@ class TaggedSamples(Samples):
 
     @property
     def undefined_metrics(self) -> Mapping[str, str]:
-        """The entities' F1, where there are none to find."""
+        """All that is told of entities, where there are none to find."""
         if self.truth is None or any(self.truth.entities):
             return {}
-        return {"entity_f1": "no sentence has an entity"}
+        of_entities = ("entity_f1", "entity_precision", "entity_recall")
+        return dict.fromkeys(of_entities, "no sentence has an entity")
 
 
 def read_sentences(task: TokenClassification, reading: Reading) -> TaggedSamples:

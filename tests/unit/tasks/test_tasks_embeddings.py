@@ -92,6 +92,11 @@ def test_a_score_that_is_no_number_is_named(tmp_path):
         )
 
 
+def test_two_pairs_have_no_rank_correlation(tmp_path):
+    with pytest.raises(DataError, match="a rank correlation needs three"):
+        load_samples(task_of(tmp_path, PAIRS[:2]), seed=0, label_names=None)
+
+
 def test_texts_are_cut_at_the_checkpoints_own_length_and_stand_behind_its_prompts(tmp_path):
     folder = make_sentence_encoder(tmp_path / "encoder", max_length=7)
     prompts = {"prompts": {"query": "ask: ", "document": "say: "}, "default_prompt_name": None}

@@ -216,3 +216,12 @@ def test_the_example_study_is_valid_beside_a_checkpoint_of_ones_own(tmp_path):
 
     assert isinstance(task, MultiLabelClassification)
     assert task.threshold == 0.5
+
+
+def test_drawn_rows_without_a_label_leave_what_is_told_of_labels_undefined(tmp_path):
+    values = [["joy"], *[[]] * 50]
+    found = read(tmp_path, values, samples=2)
+    assert found.labels == ((), ())
+    assert "micro_f1" in found.undefined_metrics
+    assert "subset_accuracy" not in found.undefined_metrics
+    assert not read(tmp_path, values).undefined_metrics

@@ -80,3 +80,9 @@ def test_the_example_study_is_valid():
 
     assert isinstance(task, Regression)
     assert task.text_pair == "sentence2"
+
+
+def test_two_rows_have_no_correlation(tmp_path):
+    assert "needs three" in read(tmp_path, [1, 2]).undefined_metrics["spearman"]
+    assert not read(tmp_path, [1, 2, 2]).undefined_metrics
+    assert set(read(tmp_path, [2, 2, 2]).undefined_metrics) == {"pearson", "spearman"}

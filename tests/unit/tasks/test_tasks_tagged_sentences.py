@@ -285,3 +285,8 @@ def test_a_word_that_the_tokenizer_drops_neither_parts_an_entity_nor_counts(tmp_
     assert outcomes.entities == ({("PER", 0, 2), ("LOC", 4, 4)}, frozenset())
     assert outcomes.words.tolist() == [4, 1]
     assert outcomes.right_words.tolist() == [4, 1]
+
+
+def test_without_an_entity_nothing_is_told_of_entities(tmp_path):
+    found = samples_of(tmp_path, [{"tokens": ["a", "b"], "ner_tags": ["O", "O"]}])
+    assert set(found.undefined_metrics) == {"entity_f1", "entity_precision", "entity_recall"}
