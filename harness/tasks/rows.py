@@ -135,6 +135,13 @@ _TAGGED_WORD = re.compile(r"-DOCSTART-|\S+([ \t]+\S+)*[ \t]+(O|[BIESLU]-\S+)\s*$
 _SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "bars"}
 
 
+def begins_as_conll(start: str) -> bool:
+    """Whether a text begins with a word and its tags, below remarks and empty lines."""
+    lines = (line.strip() for line in start.splitlines())
+    first = next((line for line in lines if line and not _is_remark(line)), "")
+    return "," not in first and _TAGGED_WORD.match(first) is not None
+
+
 def _check_separator(path: Path, header: Sequence[str]) -> None:
     """Raises DataError for a header without a comma that has another separator in it."""
     if len(header) != 1:

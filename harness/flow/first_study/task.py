@@ -19,7 +19,7 @@ from harness.study.file import problems_of
 from harness.tasks.family import AnyFamily
 from harness.tasks.loading import load_samples
 from harness.tasks.registry import family_of
-from harness.tasks.rows import DataTable, read_table
+from harness.tasks.rows import DataTable, begins_as_conll, read_table
 from harness.tasks.samples import Samples
 from harness.tasks.section import PaddedSection, TaskSection
 from harness.tasks.tokenizers import load_tokenizer
@@ -27,6 +27,8 @@ from harness.words.numbers import count
 
 _LENGTHS = (8, 16, 32, 64, 128, 256, 512, 1024)
 """Padded lengths that are proposed."""
+_LOOKED_AT = 4096
+"""Bytes at the start of a file whose name does not say what it is."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,10 @@ def _source(path: Path) -> str:
         if suffixes & known:
             return source
     with path.open("rb") as file:
-        return "jsonl" if file.read(1) == b"{" else "csv"
+        start = file.read(_LOOKED_AT).decode("utf-8-sig", errors="replace").lstrip()
+    if start.startswith("{"):
+        return "jsonl"
+    return "conll" if begins_as_conll(start) else "csv"
 
 
 def _section(family: AnyFamily, said: Mapping[str, Any]) -> TaskSection:

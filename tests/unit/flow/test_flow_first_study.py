@@ -370,13 +370,22 @@ def test_words_and_tags_are_found_by_what_they_hold(models, tmp_path):
     assert (study.families[0].task.tokens, study.families[0].task.tags) == ("w", "e")
 
 
-def test_a_file_of_conll_needs_nothing_said(models, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "above"),
+    [
+        ("test.conll", ""),
+        ("test.txt", ""),
+        ("eng.testb", "-DOCSTART- O\n\n"),
+        ("rows", "\ufeff# id 1\n"),
+    ],
+)
+def test_a_file_of_conll_needs_nothing_said(models, tmp_path, name, above):
     sentences = [
         "\n".join(f"{word} {tag}" for word, tag in zip(row["tokens"], row["ner_tags"], strict=True))
         for row in tagged_rows()
     ]
-    path = tmp_path / "test.conll"
-    path.write_text("\n\n".join(sentences) + "\n", encoding="utf-8")
+    path = tmp_path / name
+    path.write_text(above + "\n\n".join(sentences) + "\n", encoding="utf-8")
     study, _ = written(tmp_path, path, models / "tagger")
     assert study.families[0].task.data.source == "conll"
 
