@@ -112,8 +112,9 @@ def encode_sentences(
     plain = make_dataset(groups, samples, tokenizer, truncated=truncated)
     if not isinstance(samples, TaggedSamples) or samples.truth is None:
         return plain
+    side = tokenizer.truncation_side
     pieces = tuple(
-        _first_pieces(encoded.word_ids(row), len(words), cut=bool(one.overflowing))
+        _first_pieces(encoded.word_ids(row), len(words), side if one.overflowing else None)
         for row, (words, one) in enumerate(zip(samples.words, encoded.encodings, strict=True))
     )
     return TaggedDataset(
@@ -177,22 +178,24 @@ def _prefixes(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def _first_pieces(
-    words_of_tokens: Sequence[int | None], words: int, *, cut: bool
+    words_of_tokens: Sequence[int | None], words: int, cut: str | None
 ) -> NDArray[np.int64]:
     """The first token of each word, (words,).
 
     Args:
         words_of_tokens: the word of each token; None of a special token.
         words: in the sentence.
-        cut: whether tokens are left out at its end.
+        cut: the side on which tokens are left out, `left` or `right`; None where none are.
     """
     pieces = np.full(words, DROPPED, dtype=np.int64)
     for token, word in enumerate(words_of_tokens):
         if word is not None and pieces[word] == DROPPED:
             pieces[word] = token
-    if cut:
-        last = int(np.flatnonzero(pieces >= 0).max(initial=-1))
-        pieces[last + 1 :] = MISSED
+    there = np.flatnonzero(pieces >= 0)
+    if cut == "left":
+        pieces[: int(there.min(initial=words))] = MISSED
+    elif cut is not None:
+        pieces[int(there.max(initial=-1)) + 1 :] = MISSED
     return pieces
 
 

@@ -174,6 +174,19 @@ def test_the_first_piece_stands_for_a_word_and_words_beyond_are_missed(tmp_path)
     assert f"{missed} of 7 words" in dataset.cut_note
 
 
+def test_words_that_are_cut_at_the_beginning_are_missed_too(tmp_path):
+    folder = make_token_classifier(tmp_path / "model")
+    settings = folder / "tokenizer_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"truncation_side": "left"}))
+    words = ["Ada", "Lovelace", "met", "London", "and", "more", "words", "here"]
+    task = task_of(tmp_path, [{"tokens": words, "ner_tags": ["O"] * 8}], max_length=12)
+    dataset = encode(task, load_samples(task, seed=0, label_names=TAGS), folder)
+    (pieces,) = dataset.pieces
+    assert pieces[0] == MISSED
+    assert pieces[-1] > 0
+    assert DROPPED not in pieces
+
+
 def test_robertas_words_keep_the_space_before_them(tmp_path):
     """As transformers' run_ner opens such a tokenizer: add_prefix_space=True."""
     import transformers
