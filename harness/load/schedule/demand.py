@@ -172,6 +172,9 @@ def _of_rates(
     for at, cells in _rows(path, delimiter):
         if len(cells) <= max(time_at, value_at):
             raise bad_line(path, at, f"has no column '{names[max(time_at, value_at)]}'")
+        if len(cells) > len(names) and any(cells[len(names) :]):
+            why = f"has {len(cells)} fields for {len(names)} columns: what holds a comma is quoted"
+            raise bad_line(path, at, why)
         told, value = (decimal_point(cells[one].strip(), delimiter) for one in (time_at, value_at))
         stamps.append(Stamp(at, told, named))
         values.append(_value(path, at, value, names[value_at]))

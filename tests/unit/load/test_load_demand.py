@@ -86,6 +86,8 @@ def test_a_long_silence_among_arrivals_is_said(tmp_path):
         ("timestamp_s,rps\n0,1\n60,1\n125,1\n185,1\n", "65 s after the row before"),
         ("timestamp_s,rps\n0,1\n60,\n120,1\n", "line 3: '' in column 'rps' is no number"),
         ("timestamp_s,rps\n0,1\n60,-2\n120,1\n", "line 3: '-2' in column 'rps' is no rate"),
+        # 1,5/s where commas part the cells: it was read as 1
+        ("timestamp_s,rps\n0,1,5\n60,2,5\n120,1,5\n", "line 2: has 3 fields for 2 columns"),
         ("timestamp,rps\n0,1\n60000,1\n120000,1\n", "unit of its stamps"),
         ("timestamp_ms,rps\n0,1\n60,1\n120,1\n", "is the unit right"),
         ("timestamp_s,rps\n0,1\n6000000,1\n12000000,1\n", "is the unit right"),
