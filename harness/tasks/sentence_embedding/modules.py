@@ -66,6 +66,14 @@ _HARMLESS = frozenset(
 """Arguments that change no vector: single precision and right padding are imposed here."""
 
 
+_WAYS = ("query_length", "document_length", "query_expansion")
+"""What releases from 6 on may say of how the transformer is asked, beside `processing_kwargs`: a
+length of queries' and of documents' own."""
+_PLAIN_TASK = "feature-extraction"
+_PLAIN_TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
+"""And what they say of a transformer that gives a vector for each token of a text."""
+
+
 @dataclass(frozen=True)
 class DenseLayer:
     """A linear layer behind the pooling."""
@@ -266,10 +274,21 @@ def _longest_by_default(folder: Path) -> int | None:
 
 
 def _check_arguments(folder: Path, sentence: Mapping[str, Any]) -> None:
-    """Refuse arguments to transformers that are not followed here."""
+    """Refuse arguments to transformers that are not followed here, and ways to ask it."""
     given = {name for one in _ARGUMENTS for name in sentence.get(one) or {}}
     if strange := sorted(given - _HARMLESS):
         raise _refusal(folder, f"it opens its transformer with {', '.join(strange)}")
+    asked = [name for name in _WAYS if sentence.get(name)]
+    if any((sentence.get("processing_kwargs") or {}).values()):
+        asked.append("processing_kwargs")
+    if (sentence.get("transformer_task") or _PLAIN_TASK) != _PLAIN_TASK:
+        asked.append(f"transformer_task {sentence['transformer_task']}")
+    if (modalities := sentence.get("modality_config")) is not None:
+        text = modalities.get("text")
+        if any((text or {}).get(name) != value for name, value in _PLAIN_TEXT.items()):
+            asked.append(f"modality_config {json.dumps(text)} of texts")
+    if asked:
+        raise _refusal(folder, f"it asks its transformer with {', '.join(asked)}")
 
 
 def _refusal(folder: Path, why: str) -> CheckpointError:

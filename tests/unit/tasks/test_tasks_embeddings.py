@@ -332,6 +332,41 @@ def test_settings_that_are_not_followed_are_refused(tmp_path, file, change, faul
         read_modules(folder)
 
 
+PLAIN = {
+    "transformer_task": "feature-extraction",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+    "module_output_name": "token_embeddings",
+}
+"""What sentence-transformers 6 writes into sentence_bert_config.json of an ordinary encoder."""
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({}, ""),
+        ({"processing_kwargs": {"text": {}}}, ""),
+        ({"processing_kwargs": {"text": {"max_length": 6}}}, "processing_kwargs"),
+        ({"query_length": 6}, "query_length"),
+        ({"document_length": 6}, "document_length"),
+        ({"transformer_task": "fill-mask"}, "transformer_task fill-mask"),
+        (
+            {"modality_config": {"text": {**PLAIN["modality_config"]["text"], "method": "other"}}},
+            "modality_config .*other",
+        ),
+        ({"modality_config": {"message": {}}}, "modality_config null of texts"),
+    ],
+)
+def test_other_ways_to_ask_the_transformer_are_refused(tmp_path, change, fault):
+    """Each gives other vectors than a plain call, by sentence-transformers itself."""
+    folder = make_sentence_encoder(tmp_path / "encoder")
+    write_json(folder / "sentence_bert_config.json", {**PLAIN, **change})
+    if not fault:
+        assert read_modules(folder).pooling == "mean"
+        return
+    with pytest.raises(CheckpointError, match=f"it asks its transformer with {fault}"):
+        read_modules(folder)
+
+
 def test_a_module_that_is_code_of_the_checkpoint_is_refused(tmp_path):
     """It may have the name of one that is known, as jina's `custom_st.Transformer` has."""
     folder = make_sentence_encoder(tmp_path / "encoder")
