@@ -33,10 +33,11 @@ from harness.quality.speculation.measure import draft_matches, own_confidences
 from harness.quality.speculation.speed import predicted_speedup
 from harness.quality.writing import collect_texts
 from harness.runs.folder import RunFolder
+from harness.statistics.intervals import Bounds
 from harness.study import Study
 from harness.tasks.generation.outcomes import WrittenOutcomes
 from harness.tasks.generation.rows import PromptDataset
-from harness.tasks.generation.statistics import LOSS_METRIC
+from harness.tasks.generation.statistics import LOSS_METRIC, answered_by_both, compared
 from harness.types import (
     ROLES,
     ArrivalProcess,
@@ -169,11 +170,10 @@ def _scored(
             own_confidences(draft, dataset, student, streams),
         ),
     )
-    same = [
-        one.tolist() == other.tolist()
-        for one, other in zip(own.tokens, teacher.tokens, strict=True)
-    ]
-    acceptance, a_run = _as_draft(matches, asked.tokens, study.seed)
+    same = _same_texts(own, teacher)
+    written = [row for row, text in enumerate(teacher.tokens) if len(text)]
+    groups = None if teacher.groups is None else teacher.groups[written]
+    acceptance, a_run = _as_draft(matches, asked.tokens, study.seed, groups)
     costs = step_costs(variant, asked.tokens, threads=_threads(study, prepared))
     cascade, why_not = _cascade(teacher, student, confidences, study.seed)
     return StudentRoles(
@@ -184,7 +184,7 @@ def _scored(
         sha256=variant.sha256,
         draft_tokens=asked.tokens,
         texts=len(same),
-        same_texts=sum(same),
+        same_texts=int(same.sum()),
         acceptance=acceptance,
         tokens_per_run=a_run,
         costs=costs,
@@ -214,25 +214,50 @@ def _threads(study: Study, prepared: PreparedFamily) -> int:
     return serving_configs(study.serving_of(prepared.family))[0].intra_op_threads
 
 
+def _same_texts(own: WrittenOutcomes, teacher: WrittenOutcomes) -> NDArray[np.bool_]:
+    """Whether each text is the teacher's, of the prompts that both answered."""
+    both = answered_by_both(own, teacher)
+    return np.asarray(compared(own, teacher).same[both])
+
+
 def _as_draft(
-    matches: Sequence[Matches], draft_tokens: int, seed: int
+    matches: Sequence[Matches],
+    draft_tokens: int,
+    seed: int,
+    groups: NDArray[np.int64] | None = None,
 ) -> tuple[Interval, Interval]:
     """Acceptance, and tokens of a run, behind each text's first token: the prompt's run gives it.
+
+    Args:
+        matches: of each text.
+        draft_tokens: proposed in a step.
+        seed: of the intervals' weights.
+        groups: texts that belong together, (texts,).
 
     Raises:
         ServerError: no text has a second token.
     """
-    behind = [one[1:] for one in matches if len(one) > 1]
-    if not behind:
+    longer = [place for place, one in enumerate(matches) if len(one) > 1]
+    if not longer:
         raise ServerError("the teacher wrote no text of two tokens, which a draft could go on with")
-    value, found = acceptance_bounds(behind, seed=seed)
-    tokens, of_runs = run_bounds(behind, draft_tokens, seed=seed)
-    return _interval(value, found.low, found.high), _interval(tokens, of_runs.low, of_runs.high)
+    behind = [matches[place][1:] for place in longer]
+    units = None if groups is None else groups[longer]
+    value, found = acceptance_bounds(behind, seed=seed, groups=units)
+    tokens, of_runs = run_bounds(behind, draft_tokens, seed=seed, groups=units)
+    most = draft_tokens + 1.0
+    return _interval(value, found, (0.0, 1.0)), _interval(tokens, of_runs, (1.0, most))
 
 
-def _interval(value: float, low: float | None, high: float | None) -> Interval:
-    """A value with its interval; one text alone has none, and its bounds say nothing."""
-    return Interval(value, value if low is None else low, value if high is None else high)
+def _interval(value: float, found: Bounds, limits: tuple[float, float]) -> Interval:
+    """A value with its interval; texts of one document alone tell none but what it may be at all.
+
+    Args:
+        value: of all texts.
+        found: its bounds, which may be none.
+        limits: the least and the most that it can be.
+    """
+    low, high = found.low, found.high
+    return Interval(value, limits[0] if low is None else low, limits[1] if high is None else high)
 
 
 def step_costs(
@@ -282,20 +307,17 @@ def _cascade(
     """The student first, by the router's own statistics; or why there is no such estimate.
 
     An answer is right where it is the teacher's own text, so what is kept is a share of these.
+    Prompts that one of the two did not answer are left out.
     """
-    size = len(confidences)
+    answered = np.flatnonzero(answered_by_both(student, teacher))
+    size = len(answered)
     if size < FEWEST_ROWS:
         return None, (
             f"{size} prompts are too few to choose a threshold on one half and to see on the "
             f"other what it does; at least {FEWEST_ROWS} are needed"
         )
-    same = np.array(
-        [
-            one.tolist() == other.tolist()
-            for one, other in zip(student.tokens, teacher.tokens, strict=True)
-        ]
-    )
-    rows = RoutedRows(confidences, same, np.ones(size, np.bool_))
+    same = _same_texts(student, teacher)
+    rows = RoutedRows(confidences[answered], same, np.ones(size, np.bool_))
     calibration, held_out = split_places(size, seed=seed)
     threshold, guaranteed = _chosen(rows.of(calibration))
     nothing = ServedModel()
@@ -306,7 +328,7 @@ def _cascade(
         guaranteed=guaranteed,
         calibration_prompts=len(calibration),
         held_out_prompts=len(held_out),
-        rouge_kept=_rouge_kept(teacher, student, told.deferred(threshold), held_out),
+        rouge_kept=_rouge_kept(teacher, student, told.deferred(threshold), answered[held_out]),
     ), ""
 
 

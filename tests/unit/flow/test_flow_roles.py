@@ -9,7 +9,7 @@ import yaml
 from harness.errors import CheckpointError, ServerError
 from harness.export.generation.speculative import make_speculative
 from harness.flow.preparation import PreparedFamily
-from harness.flow.roles import _as_draft, _cascade, role_trials
+from harness.flow.roles import _as_draft, _cascade, _same_texts, role_trials
 from harness.study.file import parse_study
 from harness.system.storage import bundled
 from harness.tasks.generation.outcomes import WrittenOutcomes
@@ -97,12 +97,13 @@ def test_the_models_take_turns_in_the_same_closed_loops(pair):
     assert not list(role_trials(study, dataclasses.replace(prepared, speculative=None)))
 
 
-def outcomes(name, texts, rouge):
+def outcomes(name, texts, rouge, lost=()):
     count = len(texts)
     nothing = np.zeros(count, np.int64)
     return WrittenOutcomes(
-        variant=name, sha256="", unanswered=np.zeros(count, np.bool_), texts=("",) * count,
-        tokens=tuple(np.array(one) for one in texts), ended=np.ones(count, np.bool_),
+        variant=name, sha256="", unanswered=np.isin(np.arange(count), list(lost)),
+        texts=("",) * count,
+        tokens=tuple(np.array(one, np.int64) for one in texts), ended=np.ones(count, np.bool_),
         log_likelihood=np.zeros(count), reference_tokens=nothing, reference_bytes=nothing,
         rouge={"rouge_l": np.array(rouge)}, documents=None, vocabulary="v",
     )  # fmt: skip
@@ -121,6 +122,37 @@ def test_a_cascade_keeps_the_sure_texts_and_asks_the_teacher_for_the_others():
     assert 0.1 < found.at.threshold <= 0.9
     assert 0.25 < found.at.routed.value < 0.75
     assert found.at.gained == found.at.routed.value
+
+
+def test_prompts_without_an_answer_are_no_texts_that_are_the_same():
+    """Of both models nothing: as many tokens, and no text."""
+    teacher = outcomes("teacher", [[1, 2], [3], [], [4]], [0.5] * 4, lost=[2])
+    own = outcomes("pair", [[1, 2], [5], [], []], [0.5] * 4, lost=[2, 3])
+    assert _same_texts(own, teacher).tolist() == [True, False]
+    many = [[1, 2]] * 40
+    found, _ = _cascade(
+        outcomes("teacher", many + [[]] * 40, [0.5] * 80, lost=range(40, 80)),
+        outcomes("student", many + [[]] * 40, [0.5] * 80, lost=range(40, 80)),
+        np.where(np.arange(80) < 40, 0.9, 0.0),
+        seed=1,
+    )
+    assert (found.calibration_prompts, found.held_out_prompts) == (20, 20)
+
+
+def test_texts_of_one_document_are_one_unit_of_a_drafts_intervals():
+    draw = np.random.default_rng(2)
+    pages = np.repeat(np.arange(8), 10)
+    matches = [draw.random(12) < 0.2 + 0.1 * page for page in pages.tolist()]
+    (alone, runs), (together, of_pages) = (
+        _as_draft([np.array([True]), *matches], 2, 1, groups)
+        for groups in (None, np.array([99, *pages]))
+    )
+    assert (together.value, of_pages.value) == (alone.value, runs.value)
+    assert together.high - together.low > 2 * (alone.high - alone.low)
+    assert of_pages.high - of_pages.low > 2 * (runs.high - runs.low)
+    share, of_runs = _as_draft(matches, 2, 1, np.zeros(80, np.int64))  # one document: no interval
+    assert (share.low, share.high) == (0, 1)
+    assert (of_runs.low, of_runs.high) == (1, 3)
 
 
 def test_few_prompts_make_no_cascade():
