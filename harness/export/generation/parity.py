@@ -305,8 +305,9 @@ def differs_at(one: GreedyText, tokens: Sequence[int]) -> int | None:
     """The first place where other tokens differ from the library's; None if it was undecided."""
     for place, (token, other) in enumerate(zip(one.tokens, tokens, strict=True)):
         if token != other:
-            tied = one.margins[place] <= _ROUNDING * max(1.0, float(np.abs(one.logits).max()))
-            return None if tied else place
+            # Rules take tokens out by minus infinity, which says nothing of the others' size.
+            largest = float(np.abs(one.logits).max(initial=1.0, where=np.isfinite(one.logits)))
+            return None if one.margins[place] <= _ROUNDING * largest else place
     return None
 
 
