@@ -227,7 +227,8 @@ def hold_against(
         ParityError: it writes other tokens than its precision explains.
     """
     pairs = list(zip(forced, library, strict=True))
-    difference = max(float(np.abs(ours - one.logits).max()) for ours, one in pairs)
+    # Of an array: Python's own max takes a NaN that does not come first for no larger.
+    difference = float(np.max([np.abs(ours - one.logits).max() for ours, one in pairs]))
     written = [tuple(ruled(one, ours).argmax(-1).tolist()) for ours, one in pairs]
     count = sum(len(one.tokens) for one in library)
     same = sum(

@@ -57,3 +57,15 @@ def test_another_model_s_logits_are_refused_under_any_rules(rules: AnswerRules) 
     others = [drawn(seed) for seed in (7, 8, 9)]
     with pytest.raises(ParityError, match=r"made writes token \d+ where"):
         hold_against(library, others, Precision.FP32, "made", ruled)
+
+
+@pytest.mark.parametrize("place", [0, 2])
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8])
+def test_logits_that_are_no_numbers_are_refused_whichever_prompt_they_are_of(
+    place: int, precision: Precision
+) -> None:
+    library = [written(settings_of(AnswerRules()), drawn(seed)) for seed in range(4)]
+    answered = [one.logits.copy() for one in library]
+    answered[place][5] = np.nan
+    with pytest.raises(ParityError, match="logits that are no numbers"):
+        hold_against(library, answered, precision, "made")
