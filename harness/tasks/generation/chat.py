@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import DataError
@@ -27,7 +27,7 @@ def templated(
         rows: where each is in the data, counted from 0.
 
     Raises:
-        DataError: there is no template, or it leaves out messages.
+        DataError: there is no template, it refuses a conversation, or it leaves out messages.
     """
     if not tokenizer.chat_template:
         raise DataError(
@@ -35,7 +35,9 @@ def templated(
             next_step="leave out the task's chat_template for a model that was not trained on "
             "conversations, or save its template beside the tokenizer (chat_template.jinja)",
         )
-    lost = [left_out(tokenizer, one) for one in conversations]
+    lost = [
+        _of_row(tokenizer, one, row, left_out) for one, row in zip(conversations, rows, strict=True)
+    ]
     cut = [place for place, messages in enumerate(lost) if messages]
     if cut:
         message = lost[cut[0]][0]
@@ -46,7 +48,34 @@ def templated(
             next_step="give these messages a role that the template writes (system, user), or "
             "drop them from the data",
         )
-    return [_ids(tokenizer, one) for one in conversations]
+    return [
+        _of_row(tokenizer, one, row, _ids) for one, row in zip(conversations, rows, strict=True)
+    ]
+
+
+def _of_row(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    row: int,
+    made: Callable[[PreTrainedTokenizerBase, Sequence[Message]], tuple[int, ...]],
+) -> tuple[int, ...]:
+    """What is made of a conversation by its template, if that takes it.
+
+    Raises:
+        DataError: with the template's own words; Gemma's takes no system message, for one.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        return made(tokenizer, messages)
+    except TemplateError as error:
+        roles = ", ".join(message["role"] for message in messages)
+        raise DataError(
+            f"the chat template of {tokenizer.name_or_path} fails on the conversation in row {row} "
+            f"of the data, counted from 0 ({roles}): {error}",
+            next_step="give its messages the roles and the order that the template takes, drop "
+            "such rows, or mend the template (chat_template.jinja)",
+        ) from error
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> tuple[int, ...]:

@@ -103,6 +103,33 @@ def test_prompts_of_one_document_belong_together(checkpoint: Path, tmp_path: Pat
     assert _encoded(_task(tmp_path, ROWS), checkpoint).documents is None
 
 
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        (
+            "{% if messages[0].role == 'system' %}{{ raise_exception('No system role') }}"
+            "{% endif %}" + TEMPLATE,
+            r"row 1 of the data, counted from 0 \(system, user\): No system role",
+        ),
+        ("{% for m in messages %}{{ m.content }}{{ m.x.y }}{% endfor %}", r"row 0 .* \(user\): "),
+        ("{% for m in messages %}{{ m.content | nothing }}{% endfor %}", "No filter named"),
+    ],
+)
+def test_a_template_that_fails_on_a_conversation_is_told_with_its_row(
+    template: str, told: str, tmp_path: Path
+) -> None:
+    folder = _chat_checkpoint(tmp_path / "chat")
+    (folder / "chat_template.jinja").write_text(template)
+    system = {"role": "system", "content": "be brief"}
+    rows = [
+        {"prompt": "hello", "reference": "r"},
+        {"prompt": [system, {"role": "user", "content": "hello"}], "reference": "r"},
+    ]
+    with pytest.raises(DataError, match=told) as caught:
+        _encoded(_task(tmp_path, rows, chat_template=True), folder)
+    assert "roles" in caught.value.next_step
+
+
 def test_what_a_template_would_write_beside_a_messages_text_is_refused(tmp_path: Path) -> None:
     asked = {"role": "user", "content": "what is it?", "tool_calls": None, "name": "me"}
     called = {"role": "assistant", "content": "let me see", "tool_calls": [{"id": "1"}]}
