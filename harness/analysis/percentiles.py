@@ -162,7 +162,8 @@ def quantile_bounds_us(
         blocks: the window.
         quantile: 0 to 1.
         confidence: of the interval.
-        block_s: length of a block, where the load was a closed loop: its memory is bounded.
+        block_s: length of a block, where the load was a closed loop whose slots never rest: its
+            memory is bounded.
     """
     value_us = blocks.value_at(max(1, math.ceil(quantile * blocks.offered)))
     low_us, high_us = _spread_bounds_us(blocks, quantile, value_us, confidence)
@@ -354,7 +355,8 @@ def summarise(
         confidence: of the two-sided interval of each percentile, and of the mean.
         dropped: requests of each slice that an open loop never sent. Percentiles take them as
             slower than any other; count, mean, least and greatest leave them out.
-        closed_slice_s: length of a slice, where the load was a closed loop.
+        closed_slice_s: length of a slice, where the load was a closed loop whose slots never rest
+            (`Workload.keeps_in_flight`).
 
     Returns:
         The summary; None when no latency was recorded. `design_effect` is that of p95.

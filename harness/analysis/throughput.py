@@ -90,7 +90,8 @@ def throughput_bounds(
     answered = _by_block([one.inferences for one in window], blocks)
     rows = float(answered.sum()) / requests
     if workload.load_mode is LoadMode.CLOSED:
-        found = _of_blocks(answered / seconds, float(seconds.min()), confidence, mean_ms / 1e3)
+        memory_s = mean_ms / 1e3 if workload.keeps_in_flight else math.inf
+        found = _of_blocks(answered / seconds, float(seconds.min()), confidence, memory_s)
     else:
         lost = _by_block([rows * _lost(one) for one in window], blocks)
         due = lost + _by_block([rows * hdr.total(one.ok.response) for one in window], blocks)
@@ -178,9 +179,10 @@ def _lost(one: TimeSlice) -> int:
     return sum(one.failures.values()) + one.dropped + one.streams.left
 
 
-def _of_blocks(rates: Floats, block_s: float, confidence: float, mean_s: float) -> Bounds | None:
+def _of_blocks(rates: Floats, block_s: float, confidence: float, memory_s: float) -> Bounds | None:
+    """Of a closed loop, with its clear cases; `memory_s` is how long it remembers."""
     found = _of_rates(rates, confidence)
-    if len(rates) < BLOCKS or block_s < CYCLES_A_BLOCK * mean_s:
+    if len(rates) < BLOCKS or block_s < CYCLES_A_BLOCK * memory_s:
         return found
     clear = float(rates.min()) / CLOSED_ROOM, float(rates.max()) * CLOSED_ROOM
     return clear if found is None else (max(found[0], clear[0]), min(found[1], clear[1]))

@@ -296,14 +296,14 @@ def _summaries(
 ) -> dict[str, LatencySummary]:
     """Latency summaries of the successes, by span; a span without values is absent."""
     dropped = [one.dropped for one in window]
-    is_closed = workload.load_mode is LoadMode.CLOSED
+    bounded = workload.keeps_in_flight
     found = {
         span.name: summarise(
             [one.ok.of(span.name) for one in window],
             confidence=confidence,
             dropped=dropped if span.counts_dropped else (),
             # Only the response time is as long as a closed loop remembers (Little).
-            closed_slice_s=slice_s if is_closed and span.name == RESPONSE else None,
+            closed_slice_s=slice_s if bounded and span.name == RESPONSE else None,
         )
         for span in spans
     }

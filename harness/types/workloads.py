@@ -246,6 +246,16 @@ class Workload:
     """Shortest: of a trial that is measured again because its load was not steady yet."""
 
     @property
+    def keeps_in_flight(self) -> bool:
+        """Whether `concurrency` requests are in flight all the time.
+
+        Then, by Little's law, the load remembers about as long as a request takes. One whose slots
+        think between the turns of a conversation remembers longer.
+        """
+        thinks = self.generation is not None and self.generation.converses
+        return self.load_mode is LoadMode.CLOSED and not thinks
+
+    @property
     def label(self) -> str:
         """Short and unique, as it stands in trial identifiers."""
         batch = "mix" if self.batch_mix else ""

@@ -19,11 +19,13 @@ from harness.study.clauses import check_counted, request_bounds
 from harness.study.objective import parse_objective
 from harness.types import (
     Decision,
+    Generation,
     Latencies,
     LoadMode,
     RequestBound,
     ServingConfig,
     SparseHistogram,
+    StreamApi,
     StreamCounts,
     TimeSlice,
     Trial,
@@ -31,6 +33,7 @@ from harness.types import (
     WireProtocol,
     Workload,
 )
+from harness.types.latency import UNBOUNDED_MS
 
 MS = 1_000_000
 SLICE_S = 0.05
@@ -155,3 +158,24 @@ def test_the_clauses_of_a_goodput_are_those_on_latencies() -> None:
         RequestBound("response", 0.95, 1_000_000_000, inclusive=False),
         RequestBound("itl", None, 50_000_000, inclusive=True),
     )
+
+
+def test_a_loop_whose_slots_think_remembers_longer_than_its_requests_take() -> None:
+    """Latency and rate drift through the window: a closed loop that never rests has decided by its
+    blocks' extremes, one of conversations has not."""
+    busy = Workload(WireProtocol.HTTP, 1, 64, 8.0, 1.0, seed=1)
+    talks = dataclasses.replace(busy, generation=Generation(StreamApi.CHAT, converses=True))
+    window = [
+        TimeSlice(
+            at,
+            ok=Latencies({"response": of_ms(*[10 if at < 80 else 12] * 30)}),
+            completed=30 if at < 80 else 25,
+            inferences=30 if at < 80 else 25,
+        )
+        for at in range(160)
+    ]
+    loop, conversations = (client_side(window, SLICE_S, one, 0.99) for one in (busy, talks))
+    assert loop.latencies["response"].percentiles["p95"].high_ms < 16
+    assert conversations.latencies["response"].percentiles["p95"].high_ms == UNBOUNDED_MS
+    assert loop.throughput_low_inferences_per_s == pytest.approx(500 / 1.25)
+    assert conversations.throughput_low_inferences_per_s is None
