@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -180,7 +181,7 @@ class GenerationOptions:
 
     def _check_sampling(self) -> None:
         try:
-            asked = SamplingParameters.from_json(self.sampling or "")
+            asked = self._asked()
         except ParameterError as error:
             raise UsageError(f"--sampling: {error}") from error
         if "max_tokens" in json.loads(self.sampling or "{}"):
@@ -193,6 +194,32 @@ class GenerationOptions:
             raise UsageError(
                 f"--sampling: OpenAI's interface has no {of_triton[0]}",
                 next_step="leave it out, or use --generate triton",
+            )
+
+    def _asked(self) -> SamplingParameters:
+        """The sampling parameters; how many tokens an answer may have each request says itself.
+
+        Raises:
+            ParameterError: they are none.
+        """
+        text = self.sampling or "{}"
+        try:
+            told = json.loads(text)
+        except ValueError:
+            return SamplingParameters.from_json(text)
+        roomy = {"max_tokens": sys.maxsize, **told} if isinstance(told, dict) else told
+        return SamplingParameters.from_json(json.dumps(roomy))
+
+    def _check_least(self, requests: Sequence[GenerationRequest]) -> None:
+        least = self._asked().min_tokens
+        most = min(
+            min(one.max_tokens, *(turn.max_tokens for turn in one.turns), sys.maxsize)
+            for one in requests
+        )
+        if least > most:
+            raise UsageError(
+                f"--sampling: min_tokens is {least}, and a request is for {most} tokens at most",
+                next_step="ask for less, or for longer answers (--output-tokens)",
             )
 
     def generation(self, protocol: WireProtocol) -> Generation | None:
@@ -226,6 +253,7 @@ class GenerationOptions:
         found = list(self._drawn(seed, self._tokenize()))
         if self.generate is not None:
             check_sendable(found, self.prompts, self.generate)
+        self._check_least(found)
         if self.leave is not None:
             return some_leave(
                 found, parse_share(self.leave, "--leave", none_too=True, usual="10%"), seed

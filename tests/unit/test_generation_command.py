@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from token_server import FakeTokenServer, Refusal, StreamScript
 
+from harness.cli.generation_options import GenerationOptions
 from harness.cli.main import run_command
+from harness.types import StreamApi
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,11 @@ def load(server: FakeTokenServer, *more: str, api: str = "chat", url: str = "") 
             "--sampling: sampling_parameters has no 'temprature'",
         ),
         (["--sampling", "{"], "is not JSON"),
+        (["--sampling", "[1]"], "must be a JSON object"),
+        (
+            ["--sampling", '{"min_tokens": 65}'],
+            "--sampling: min_tokens is 65, and a request is for 64 tokens at most",
+        ),
         (["--sampling", '{"max_tokens": 16}'], "each request has its own next: say --output"),
         (["--sampling", '{"prompt_logprobs": true}'], "OpenAI's interface has no prompt_logprobs"),
         (["--batch-mix", "1:1"], "--batch-mix does not apply to --generate"),
@@ -54,6 +61,14 @@ def test_what_makes_no_sense_is_refused(
 ) -> None:
     assert load(server, *options) == 2
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_answers_may_have_a_least_length_above_the_default_s() -> None:
+    """`min_tokens` is held against what the requests ask for, not against 16."""
+    sampling = '{"min_tokens": 64, "ignore_eos": true}'
+    options = GenerationOptions(StreamApi.CHAT, output_tokens="uniform:64..128", sampling=sampling)
+    options.check()
+    assert options.requests(1)
 
 
 @pytest.mark.parametrize("api", ["completions", "triton"])
