@@ -43,16 +43,19 @@ _SPELLINGS = {
 }  # fmt: skip
 _BY_SPELLING = {word: unit for unit, words in _SPELLINGS.items() for word in words}
 _NAME = re.compile(r"timestamp(?:[ _\-.]*[\[(]?\s*([a-z\u00b5\u03bc]+)\s*[\])]?)?")
+_PLURAL = "timestamps"
+"""It ends in no unit."""
 _SINCE_1970 = (Decimal(10) ** 9, Decimal(10) ** 10)
 """Seconds of the years 2001 to 2286: ten digits."""
 
 
 def unit_in_name(name: str) -> tuple[bool, TraceUnit | None]:
     """Whether a column's name is that of the stamps, and the unit that it states."""
-    match = _NAME.fullmatch(name.strip().lower())
+    name = name.strip().lower()
+    match = _NAME.fullmatch(name)
     if match is None:
         return False, None
-    if match[1] is None:
+    if match[1] is None or name == _PLURAL:
         return True, None
     unit = _BY_SPELLING.get(match[1])
     return unit is not None, unit

@@ -81,6 +81,7 @@ THREE_MS = [str(1_700_000_000_000 + 3 * number) for number in range(100)]
     [
         [str(3 * number) for number in range(100)],
         ["timestamp", *THREE_MS],
+        ["timestamps", *THREE_MS],
         [f'{{"timestamp": {stamp}}}' for stamp in THREE_MS],
         ["timestamp", *(f"{stamp}.0" for stamp in THREE_MS)],
         ["timestamp", *(str(3 * number + 0.5) for number in range(100))],
