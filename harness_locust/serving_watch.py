@@ -128,6 +128,8 @@ class ServingWatch(Watcher):
         """Somebody pressed reset: what was seen before does not count any more."""
         if self.current is not None:
             self.current.results = results
+            # What is counted from here on is of as many users as there are now.
+            self.current.users = self._conductor.options.num_users or 1
             self.current.counted_from_s = self._elapsed_s()
             self.current.verdicts.clear()
             self.current.looked_s, self.current.next_look_s = 0.0, None
