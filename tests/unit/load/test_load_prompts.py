@@ -311,6 +311,19 @@ def test_a_tokenizer_counts_the_tokens_that_each_piece_completes(tmp_path: Path)
     assert count([b"ab ab ab"]) == [3]
 
 
+def test_a_tokenizer_that_cuts_and_fills_up_counts_every_token_and_no_other(tmp_path: Path) -> None:
+    """As a file has it that was saved after a batch: at most four tokens, and never fewer."""
+    words = {"[UNK]": 0, "[PAD]": 1, "a": 2, "b": 3}
+    backend = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.enable_truncation(4)
+    backend.enable_padding(length=4, pad_id=1, pad_token="[PAD]")
+    backend.save(str(tmp_path / "tokenizer.json"))
+    count = token_counter(tmp_path)
+    assert count([b"a ", b"b ", b"a ", b"b ", b"a ", b"b"]) == [1] * 6
+    assert count([b"a ", b"b"]) == [1, 1]
+
+
 def test_no_tokenizer_is_told(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UsageError, match="no tokenizer"):

@@ -17,7 +17,9 @@ FILE = "tokenizer.json"
 
 @cache
 def load_tokenizer(path: Path) -> Any:
-    """A tokenizer of the library `tokenizers`.
+    """A tokenizer of the library `tokenizers`, which gives every token of a text and no other.
+
+    A file may hold how its tokenizer was used last: cut at so many tokens, filled up to as many.
 
     Args:
         path: `tokenizer.json`, or a checkpoint's folder that holds it.
@@ -32,12 +34,15 @@ def load_tokenizer(path: Path) -> Any:
         raise MissingExtraError("tokenizers", "export") from error
     file = path / FILE if path.is_dir() else path
     try:
-        return Tokenizer.from_file(str(file))
+        tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:
         raise UsageError(
             f"{file}: no tokenizer: {error}",
             next_step=f"name a checkpoint's folder or its {FILE}",
         ) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def token_counter(path: Path) -> TokenCounter:
