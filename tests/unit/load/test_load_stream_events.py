@@ -296,3 +296,27 @@ def test_ids_are_counted_whatever_their_width(datatype: str) -> None:
     message = response.SerializeToString()
     ResponseReader(stream).take([b"\0" + len(message).to_bytes(4, "big") + message], 7)
     assert stream.tokens == [3]
+
+
+@pytest.mark.parametrize(
+    ("counted", "gaps_ns"),
+    [
+        ([1, 1, 1], [1000, 1000]),
+        ([0, 2, 1], [1000, 1000]),
+        ([0, 0, 1, 1], [3000]),
+        ([0, 1], []),
+        ([0, 0], []),
+    ],
+)
+def test_a_first_token_that_a_later_event_completes_makes_no_gap_of_its_own(
+    counted: list[int], gaps_ns: list[int]
+) -> None:
+    """A tokenizer joins what came in two events: n tokens have n - 1 gaps all the same."""
+    stream = TokenStream()
+    for number in range(len(counted)):
+        stream.add(1000 * (number + 1), 1, b"x")
+    stream.settle(0, lambda _: list(counted))
+    spans = stream.spans_ns(0)
+    assert (sum(stream.tokens), spans["ttft"], spans["itl"]) == (sum(counted), [1000], gaps_ns)
+    if gaps_ns:
+        assert spans["tpot"] == [sum(gaps_ns) // len(gaps_ns)]

@@ -9,7 +9,8 @@ it.
 **How many tokens an event carries** is taken from the best source there is: the server says it of
 each event (Triton's `num_output_tokens` or `token_ids`; OpenAI's `logprobs`, `token_ids` or a
 running `usage`); else the model's own tokenizer on the whole text, each token belonging to the
-event that brought its last character; else one for each event that has text. Where the server's
+event that brought its last character, but the first to the first event, which began it; else one
+for each event that has text. Where the server's
 usage then counts more tokens than there were events, and not only the end token, which has no text,
 the usage is spread over the events by the length of their text, and the answer is marked
 `tokens_estimated`.
@@ -137,7 +138,7 @@ class TokenStream:
         self._check_end()
         reported = self.reported_tokens
         if not self.told and counter is not None:
-            self.tokens = counter(self.texts)
+            self.tokens = _from_the_first(counter(self.texts))
         elif not self.told and reported is not None and reported > len(self.tokens) + END_TOKEN:
             self.tokens = spread(reported, [len(text) for text in self.texts])
             self.irregular.add(ESTIMATED)
@@ -194,6 +195,16 @@ class TokenStream:
                 gaps += [later - sooner for sooner, later in pairwise(edges)]
                 last_ns = at_ns
         return gaps
+
+
+def _from_the_first(tokens: Sequence[int]) -> list[int]:
+    """The first token at the first event: it has begun there, and n tokens have n - 1 gaps."""
+    found = list(tokens)
+    place = next((place for place, count in enumerate(found) if count), 0)
+    if place:
+        found[place] -= 1
+        found[0] = 1
+    return found
 
 
 def _is_text(texts: Sequence[bytes]) -> bool:
