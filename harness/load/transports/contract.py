@@ -64,7 +64,8 @@ def stamped(request: bytes) -> tuple[bytes, bytes]:
     """
     identity = next_id()
     marked = request.replace(MARK, identity, 1)
-    return (request, b"") if marked is request else (marked, identity)
+    # Compared up to the id at most; a `StreamRequest` is copied even where nothing is replaced.
+    return (request, b"") if marked == request else (marked, identity)
 
 
 def holes_of(prefix: bytes, identity: bytes) -> tuple[bytes, ...]:

@@ -36,6 +36,7 @@ from harness.load.transports.grpc.transport import GrpcTransport
 from harness.load.transports.http import transport as http
 from harness.load.transports.http.transport import HttpTransport
 from harness.load.transports.recognition import KnownForms
+from harness.load.transports.streams.tokens import StreamRequest
 
 Echo = Callable[[str], str]
 """A request's id to its answer's."""
@@ -231,6 +232,8 @@ def test_an_id_repeated_twice_is_held_against_the_request_at_both_places() -> No
 
 def test_a_request_without_a_mark_is_sent_as_it_is() -> None:
     assert stamped(b"no mark here") == (b"no mark here", b"")
+    own_header = StreamRequest(b"X-Request-Id: a person's own")
+    assert stamped(own_header) == (own_header, b"")
     assert holes_of(b"any", b"") == (b"any",)
 
 
