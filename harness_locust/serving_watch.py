@@ -292,4 +292,5 @@ def _judged_workload(plan: Plan, trial: Trial) -> Workload:
     """Users that come and go by a shape are not compared with one number of them."""
     if plan.users_shape is None:
         return trial.workload
-    return replace(trial.workload, concurrency=1)
+    arrivals = replace(trial.workload.arrivals, shape=plan.users_shape)
+    return replace(trial.workload, concurrency=1, arrivals=arrivals)

@@ -250,10 +250,12 @@ class Workload:
         """Whether `concurrency` requests are in flight all the time.
 
         Then, by Little's law, the load remembers about as long as a request takes. One whose slots
-        think between the turns of a conversation remembers longer.
+        think between the turns of a conversation remembers longer, and one whose slots come and go
+        by a shape has no steady state to remember.
         """
         thinks = self.generation is not None and self.generation.converses
-        return self.load_mode is LoadMode.CLOSED and not thinks
+        changes = self.arrivals.shape.kind is not ShapeKind.FLAT
+        return self.load_mode is LoadMode.CLOSED and not thinks and not changes
 
     @property
     def label(self) -> str:

@@ -18,12 +18,15 @@ from harness.runs.tables import trials_table
 from harness.study.clauses import check_counted, request_bounds
 from harness.study.objective import parse_objective
 from harness.types import (
+    ArrivalProcess,
     Decision,
     Generation,
     Latencies,
     LoadMode,
+    LoadShape,
     RequestBound,
     ServingConfig,
+    ShapeKind,
     SparseHistogram,
     StreamApi,
     StreamCounts,
@@ -36,6 +39,7 @@ from harness.types import (
 from harness.types.latency import UNBOUNDED_MS
 
 MS = 1_000_000
+SINE = ArrivalProcess(shape=LoadShape(ShapeKind.SINE, 0.0, 1.0, 60.0))
 SLICE_S = 0.05
 SLO = parse_objective(
     "ttft p95 < 200ms, itl p99 < 50ms, goodput >= 15/s, output_tokens_per_s > 1/s"
@@ -174,8 +178,12 @@ def test_a_loop_whose_slots_think_remembers_longer_than_its_requests_take() -> N
         )
         for at in range(160)
     ]
-    loop, conversations = (client_side(window, SLICE_S, one, 0.99) for one in (busy, talks))
+    loop, conversations, shaped = (
+        client_side(window, SLICE_S, one, 0.99)
+        for one in (busy, talks, dataclasses.replace(busy, arrivals=SINE))
+    )
     assert loop.latencies["response"].percentiles["p95"].high_ms < 16
-    assert conversations.latencies["response"].percentiles["p95"].high_ms == UNBOUNDED_MS
+    for one in (conversations, shaped):
+        assert one.latencies["response"].percentiles["p95"].high_ms == UNBOUNDED_MS
     assert loop.throughput_low_inferences_per_s == pytest.approx(500 / 1.25)
     assert conversations.throughput_low_inferences_per_s is None

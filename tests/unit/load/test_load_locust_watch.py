@@ -42,3 +42,14 @@ def test_after_a_reset_the_trial_is_of_as_many_users_as_there_are_now() -> None:
         "print(_trial(watch.current, phase, 1.0).workload.concurrency)"
     )
     assert told == ["16"]
+
+
+def test_users_that_come_and_go_are_not_judged_as_a_loop_that_keeps_so_many_in_flight() -> None:
+    told = said(
+        "from harness.types.workloads import parse_shape\n"
+        "from harness_locust.serving_watch import _judged_workload\n"
+        "trial = _trial(Watched(1, plan, None, 8, poll), phase, 1.0)\n"
+        "for plan.users_shape in (None, parse_shape('sine:0..1/60s')):\n"
+        "    print(_judged_workload(plan, trial).keeps_in_flight)"
+    )
+    assert told == ["True", "False"]
