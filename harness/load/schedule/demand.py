@@ -55,7 +55,7 @@ _MINUTES = 1440
 _DAY_S = 86400.0
 _FEWEST_ROWS = 4
 """With fewer rows, even steps may be chance."""
-_OF_ONE_REQUEST = ("token", "length")
+_OF_ONE_REQUEST = ("token", "length", "prompt", "model", "user", "session")
 """What stands in the names of columns that rates do not have."""
 _SILENCE_GAPS = 30
 """Mean gaps without an arrival that are worth a word: by chance once in e^30."""

@@ -168,6 +168,9 @@ def test_rates_are_never_taken_for_arrivals(tmp_path, text, words):
 def test_arrivals_may_come_evenly(tmp_path):
     alone = read_demand(written(tmp_path, "timestamp_s\n0\n2\n4\n6\n8\n10\n"))
     assert alone.mean_per_s == pytest.approx(0.5)
+    of_users = "".join(f"{2 * n},u{n}\n" for n in range(6))
+    said = read_demand(written(tmp_path, f"timestamp_s,user\n{of_users}"))
+    assert said.mean_per_s == pytest.approx(0.5)
     headless = read_demand(written(tmp_path, "0.5\n1.5\n2.5\n3.5\n4.5\n5.5\n"), TraceUnit.S)
     assert headless.mean_per_s == pytest.approx(1.0)
 
