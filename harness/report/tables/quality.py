@@ -51,7 +51,7 @@ _NOT_SERVED = (Cell(MISSING), Cell(MISSING), words("not served"))
 def models_table(family: FamilyResults) -> Table:
     """Quality, size and speed of every variant, with the difference from the teacher's."""
     first, *others = family.metrics or ("",)
-    paired = any(score.p_value is not None for score in family.scores)
+    paired = any(_p_values(family, name) for name in family.names)
     columns = [
         Column("Variant", numeric=False),
         *_score_columns(first),
@@ -85,10 +85,16 @@ def _model_row(family: FamilyResults, name: str, *, paired: bool) -> tuple[Cell,
     parameters = variant.parameters if variant else None
     size_bytes = variant.size_bytes if variant else None
     size = (numeric(millions(parameters), parameters), numeric(megabytes(size_bytes), size_bytes))
-    known = [s.p_value for s in family.scores if s.variant == name and s.p_value is not None]
+    known = _p_values(family, name)
     tested = [numeric(p_value(known[0]), known[0]) if known else Cell(MISSING)] if paired else []
     name_cell = Cell(name, detail=str(family.role(name)), anchor=model_anchor(name))
     return (name_cell, *first, *speed, *size, *tested, *(cell for own in others for cell in own))
+
+
+def _p_values(family: FamilyResults, name: str) -> list[float]:
+    """Of a variant's answers to the study's own data; what lm-eval's tasks tell is another's."""
+    own = (family.score(name, metric) for metric in family.metrics)
+    return [one.p_value for one in own if one is not None and one.p_value is not None]
 
 
 def _score_cells(family: FamilyResults, name: str, metric: str) -> tuple[Cell, ...]:

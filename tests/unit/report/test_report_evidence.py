@@ -12,6 +12,7 @@ from harness.report.page import page_of
 from harness.report.selection import leading_trials, service_ms
 from harness.report.tables.costs import cold_start_table, ended_early, search_table, search_words
 from harness.report.tables.provenance import environment_table
+from harness.report.tables.quality import models_table, task_table
 from harness.report.tables.trust import trust_table
 from harness.study.objective import parse_objective
 from harness.types import (
@@ -22,6 +23,8 @@ from harness.types import (
     Decision,
     LoadMode,
     LoadShape,
+    QualityScore,
+    Role,
     ServerMetrics,
     ShapeKind,
     WireProtocol,
@@ -206,3 +209,21 @@ def test_loads_read_as_people_say_them(mode, rate_per_s, arrivals, words, label)
 def test_levels_and_times_show_no_digits_that_nobody_chose():
     assert [confidence(level) for level in (0.95, 0.975, 0.9917)] == ["95%", "97.5%", "99.2%"]
     assert [seconds(value) for value in (0.45, 12.0, 1.9000000000000001)] == ["0.45", "12", "1.9"]
+
+
+def test_a_task_of_lm_eval_is_no_part_of_the_models_own_test():
+    family = families_of(sample_run())[1]
+    ours, theirs = (
+        QualityScore(
+            name, "prose", role, "lambada/acc", 0.5, None, None, 20, "d", 1.0, None, None, p
+        )
+        for name, role, p in (
+            ("prose-teacher-fp32", Role.TEACHER, None),
+            ("prose-student-fp32", Role.STUDENT, 0.031),
+        )
+    )
+    family = replace(family, scores=(*family.scores, ours, theirs))
+    assert "McNemar p" not in [column.title for column in models_table(family).columns]
+    (row,) = task_table(family).rows
+    # Without an interval the share of the teacher's stands alone.
+    assert row[2].plain == "50.0% (100.0% of teacher)"
