@@ -64,11 +64,13 @@ def compare(
     from harness.flow.review.releases import compare_runs
     from harness.report.review.comparison import build_comparison
     from harness.report.terminal.review import comparison_blocks
+    from harness.system.storage import storage_errors
 
     tolerance = parse_tolerance(tolerate or [])
     comparison = compare_runs(before, after, tolerance=tolerance, only=metric or ())
     folder = out or after
-    folder.mkdir(parents=True, exist_ok=True)
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     html, markdown = build_comparison(comparison, folder)
     if as_json:
         print_json({"decision": comparison.decision, **vars(comparison)})

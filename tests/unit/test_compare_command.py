@@ -299,6 +299,13 @@ def test_bad_options_are_exit_2(earlier, tmp_path, capsys, extra, problem):
     assert problem in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_page_that_cannot_be_written_says_so(earlier, tmp_path, capsys):
+    later = write_topics(tmp_path / "later")
+    (tmp_path / "taken").write_text("a file")
+    assert run_command(["compare", str(earlier), str(later), "--out", f"{tmp_path}/taken"]) == 5
+    assert "cannot write to" in capsys.readouterr().err
+
+
 def test_no_run_folder_or_the_same_twice_is_exit_2(earlier, tmp_path, capsys):
     assert run_command(["compare", str(earlier), str(earlier)]) == 2
     assert "with itself" in capsys.readouterr().err

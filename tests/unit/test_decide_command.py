@@ -214,6 +214,12 @@ def test_bad_options_are_exit_2(folder, capsys, extra, problem):
     assert not (folder / "decide.json").exists()
 
 
+def test_a_page_that_cannot_be_written_says_so(folder, tmp_path, capsys):
+    (tmp_path / "taken").write_text("a file")
+    assert run_command(["decide", str(folder), "--out", str(tmp_path / "taken")]) == 5
+    assert "cannot write to" in capsys.readouterr().err
+
+
 def test_no_run_folder_or_one_twice_is_exit_2(folder, tmp_path, capsys):
     assert run_command(["decide", str(folder), str(folder)]) == 2
     assert run_command(["decide", str(tmp_path)]) == 2

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness.report.review.decision import build_decision
 from harness.runs.documents import write_document
+from harness.system.storage import storage_errors
 from harness.types.review import DecisionReview
 
 DECIDE = "decide"
@@ -32,7 +33,8 @@ def write_decision(review: DecisionReview, folder: Path) -> DecisionFiles:
     Raises:
         StorageError: they cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     document = write_document(folder, DECIDE, review)
     html, markdown = build_decision(review, folder)
     return DecisionFiles(html, markdown, document)

@@ -24,6 +24,7 @@ from harness.errors import ServerError
 from harness.serving.embedded.environment import ServerEnvironment
 from harness.serving.embedded.server_process import ServerProcess, isolated_environment
 from harness.serving.endpoint import Endpoint
+from harness.system.storage import storage_errors
 from harness.words.numbers import asked
 
 Ports = tuple[int, int, int]
@@ -127,7 +128,8 @@ class EmbeddedTriton:
             raise ServerError(
                 f"there is no model repository {self._repository}", next_step="harness export STUDY"
             )
-        self._log_file.parent.mkdir(parents=True, exist_ok=True)
+        with storage_errors(self._log_file):
+            self._log_file.parent.mkdir(parents=True, exist_ok=True)
         if self._ports is not None:
             require_free(self._ports)
             self._launch(self._ports)
