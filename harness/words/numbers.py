@@ -172,8 +172,11 @@ def asked_percent(share: float) -> str:
 
 
 def confidence(level: float) -> str:
-    """A level of confidence, as exact as it was chosen: `95%`, `97.5%`."""
-    return f"{level * 100:.3g}%"
+    """A level of confidence, as exact as it was chosen: `95%`, `97.5%`; below 1 never `100%`."""
+    text = f"{level * 100:.3g}"
+    if text == "100" and level < 1:
+        text = f"{level * 100:.{2 - math.floor(math.log10(100 * (1 - level)))}g}"
+    return f"{text}%"
 
 
 def factor(value: float | None) -> str:

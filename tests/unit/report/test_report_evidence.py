@@ -208,6 +208,8 @@ def test_loads_read_as_people_say_them(mode, rate_per_s, arrivals, words, label)
 
 def test_levels_and_times_show_no_digits_that_nobody_chose():
     assert [confidence(level) for level in (0.95, 0.975, 0.9917)] == ["95%", "97.5%", "99.2%"]
+    nearly_sure = (0.9995, 0.9999, 0.99999, 1.0)
+    assert [confidence(one) for one in nearly_sure] == ["99.95%", "99.99%", "99.999%", "100%"]
     assert [seconds(value) for value in (0.45, 12.0, 1.9000000000000001)] == ["0.45", "12", "1.9"]
 
 
