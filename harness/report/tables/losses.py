@@ -20,7 +20,16 @@ from harness.words.labels import (
     step_title,
     unit_of,
 )
-from harness.words.numbers import MISSING, cosine, count, metric_value, number, p_value, percent
+from harness.words.numbers import (
+    MISSING,
+    cosine,
+    count,
+    metric_value,
+    number,
+    p_value,
+    percent,
+    things,
+)
 
 _SIGNIFICANT = 0.05
 _MOST_SLICES = 12
@@ -169,7 +178,6 @@ def slices_table(family: FamilyResults, entry: LossEntry) -> Table | None:
     if not entry.slices:
         return None
     metric = loss_metric(family, entry)
-    small = [one for one in entry.slices if one.loss.low is None]
     shown = entry.slices[:_MOST_SLICES]
     trained = any(one.training_samples is not None for one in entry.slices)
     columns = [
@@ -181,20 +189,28 @@ def slices_table(family: FamilyResults, entry: LossEntry) -> Table | None:
         Column("Further than elsewhere", "Holm p"),
     ]
     columns += [Column("Training samples")] if trained else []
-    note = (
-        f"The {len(shown)} of {len(entry.slices)} slices with the greatest loss; all are in "
-        "slices.csv. The p-value asks whether the loss here exceeds that on all other samples "
-        "(Welch, one-sided), corrected over all slices by Holm's method, which holds although "
-        "slices overlap."
-    )
-    if small:
-        note += f" {len(small)} slices are too small for an interval, and are not tested."
     return Table(
         caption=f"Where {entry.variant} falls furthest",
         columns=tuple(columns),
         rows=tuple(_slice_row(one, metric, trained=trained) for one in shown),
-        note=note,
+        note=_slices_note(entry, len(shown)),
     )
+
+
+def _slices_note(entry: LossEntry, shown: int) -> str:
+    note = (
+        f"The {shown} of {things(len(entry.slices), 'slice')} with the greatest loss, those "
+        "with too few samples for an interval last; all are in slices.csv."
+    )
+    if any(one.p_value is not None for one in entry.slices):
+        note += (
+            " The p-value asks whether the loss here exceeds that on all other samples (Welch, "
+            "one-sided), corrected over all slices by Holm's method, which holds although slices "
+            "overlap."
+        )
+    if few := sum(one.loss.low is None for one in entry.slices):
+        note += f" With too few for an interval, and not tested: {things(few, 'slice')}."
+    return note
 
 
 def _slice_row(one: SliceLoss, metric: str, *, trained: bool) -> tuple[Cell, ...]:
@@ -225,9 +241,13 @@ def _slice_row(one: SliceLoss, metric: str, *, trained: bool) -> tuple[Cell, ...
 
 
 def augmentation_hint(entry: LossEntry) -> str:
-    """Which slices to collect or make more training data for, as far as the samples tell."""
-    further = [s for s in entry.slices if s.p_value is not None and s.p_value < _SIGNIFICANT]
-    if not entry.slices:
+    """Which slices to collect or make more training data for, as far as the samples tell.
+
+    Nothing where no slice was tested: entities and vectors are not, nor is what is too small.
+    """
+    tested = [(one, one.p_value) for one in entry.slices if one.p_value is not None]
+    further = [one for one, p_value in tested if p_value < _SIGNIFICANT]
+    if not tested:
         return ""
     if not further:
         return (
@@ -274,7 +294,7 @@ def examples_table(entry: LossEntry) -> Table | None:
     if not entry.examples:
         return None
     labelled = any(one.label for one in entry.examples)
-    columns = [Column("Row", numeric=False), Column("Text", numeric=False)]
+    columns = [Column("Row", "from 0", numeric=False), Column("Text", numeric=False)]
     if labelled:
         columns += [Column(title, numeric=False) for title in ("Label", "Teacher", "Variant")]
     unit = entry.examples_in or ("nats" if labelled else "nats per token")

@@ -87,7 +87,14 @@ def test_the_report_shows_every_share_and_escapes_texts(tmp_path: Path):
 
 def test_a_slice_that_falls_further_is_named_with_its_training_samples():
     assert "class jit (12 training samples)" in augmentation_hint(ENTRY)
-    assert "No slice" in augmentation_hint(replace(ENTRY, slices=SLICES[1:]))
+    alike = replace(SLICES[0], p_value=0.4)
+    assert "No slice" in augmentation_hint(replace(ENTRY, slices=(alike, SLICES[1])))
+
+
+def test_slices_that_nobody_tested_call_for_nothing():
+    """Those of entities and of vectors have no test, however much they lose."""
+    untested = replace(SLICES[0], excess=None, p_value=None)
+    assert augmentation_hint(replace(ENTRY, slices=(untested, SLICES[1]))) == ""
 
 
 def test_the_terminal_fits_and_the_tables_are_tidy():
