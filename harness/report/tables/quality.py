@@ -179,7 +179,9 @@ def _consistency_cell(check: BatchConsistency | None) -> Cell:
     if check is None:
         return Cell(MISSING)
     difference = check.max_abs_difference
-    detail = f"differs by at most {number(difference)}" if difference else "identical outputs"
+    # Of a server that tells texts alone there are no numbers to compare.
+    alike = "" if check.changed_predictions else "identical outputs"
+    detail = f"differs by at most {number(difference)}" if difference else alike
     samples = count(check.samples)
     if check.changed_predictions == 0:
         others = 1 - 0.025 ** (1 / max(1, check.samples))  # exact upper bound of none of this many

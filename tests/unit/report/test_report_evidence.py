@@ -12,7 +12,7 @@ from harness.report.page import page_of
 from harness.report.selection import leading_trials, service_ms
 from harness.report.tables.costs import cold_start_table, ended_early, search_table, search_words
 from harness.report.tables.provenance import environment_table
-from harness.report.tables.quality import models_table, task_table
+from harness.report.tables.quality import consistency_table, models_table, task_table
 from harness.report.tables.trust import trust_table
 from harness.study.objective import parse_objective
 from harness.types import (
@@ -20,6 +20,7 @@ from harness.types import (
     SERVICE,
     ArrivalKind,
     ArrivalProcess,
+    BatchConsistency,
     Decision,
     LoadMode,
     LoadShape,
@@ -229,3 +230,15 @@ def test_a_task_of_lm_eval_is_no_part_of_the_models_own_test():
     (row,) = task_table(family).rows
     # Without an interval the share of the teacher's stands alone.
     assert row[2].plain == "50.0% (100.0% of teacher)"
+
+
+def test_texts_that_changed_are_not_called_identical():
+    family = families_of(sample_run())[1]
+    (name, *_) = family.names
+    checks = [
+        BatchConsistency(name, 4, 50, changed_predictions=3, max_abs_difference=0.0),
+        BatchConsistency(name, 8, 50, changed_predictions=0, max_abs_difference=0.0),
+    ]
+    ((_, changed, same),) = consistency_table(family, checks).rows
+    assert changed.plain == "≠ 3 of 50 changed"
+    assert "identical outputs" in same.detail
