@@ -64,8 +64,10 @@ def check_terms(terms: OfflineTerms) -> None:
         if not 0 < value < math.inf:
             raise UsageError(f"{option} is {asked(value)}", next_step="it is more than 0")
     if terms.jobs_per_day * terms.deadline_s > DAY_S * (1 + 1e-9):
+        noun = "job" if terms.jobs_per_day == 1 else "jobs"
         raise UsageError(
-            f"{asked(terms.jobs_per_day)} jobs per day of {asked(terms.deadline_s)} s each do not "
-            "fit into a day one after another",
-            next_step="give each less time (--deadline), or count jobs that run together as one",
+            f"{asked(terms.jobs_per_day)} {noun} per day of {asked(terms.deadline_s)} s each do "
+            "not fit into a day one after another",
+            next_step="say how many there are (--jobs-per-day 0.14 is one a week), give each less "
+            "time (--deadline), or count jobs that run together as one",
         )

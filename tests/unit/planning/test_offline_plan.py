@@ -258,5 +258,10 @@ def test_jobs_have_to_fit_into_a_day():
     check_terms(dataclasses.replace(TERMS, jobs_per_day=4.0))
     with pytest.raises(UsageError, match="do not fit into a day"):
         check_terms(dataclasses.replace(TERMS, jobs_per_day=4.1))
+    weekly = dataclasses.replace(TERMS, deadline_s=48 * 3600.0)
+    with pytest.raises(UsageError, match="1 job per day of 172,800 s each") as raised:
+        check_terms(weekly)
+    assert "--jobs-per-day 0.14 is one a week" in raised.value.next_step
+    check_terms(dataclasses.replace(weekly, jobs_per_day=0.14))
     with pytest.raises(UsageError, match="--rows-per-document is 0"):
         check_terms(dataclasses.replace(TERMS, rows_per_document=0.0))
