@@ -51,14 +51,15 @@ class TraceOptions:
         str | None,
         typer.Option(
             help="Mean rate of requests, as 2000/s: of a made-up trace (default: the newest "
-            "plan's), or what a recorded one is scaled to (default: as recorded).",
+            "plan's; of flash-crowd it is the rate outside the crowd), or what a recorded one is "
+            "scaled to (default: as recorded).",
             show_default=False,
         ),
     ] = None
     peak: Annotated[
         str | None,
         typer.Option(
-            help="Peak over the mean of a made-up trace; default: the newest plan's, else 3x.",
+            help="Peak over that rate of a made-up trace; default: the newest plan's, else 3x.",
             show_default=False,
         ),
     ] = None

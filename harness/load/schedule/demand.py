@@ -280,7 +280,7 @@ def made_demand(shape: str, rate_per_s: float, peak_factor: float) -> RateTrace:
         peak_factor: the highest rate over `rate_per_s`, at least 1.
 
     Raises:
-        UsageError: no such shape.
+        UsageError: no such shape, or a peak too high for a day of that mean.
     """
     if shape not in SHAPES:
         raise UsageError(f"no shape '{shape}'", next_step=f"name a file or: {', '.join(SHAPES)}")
@@ -296,13 +296,24 @@ _NIGHT = 0.2
 far."""
 
 
+_SHARPEST = 8000.0
+"""Exponent of the sharpest peak, which a minute at noon still holds but for a percent."""
+
+
 def _diurnal(peak: float) -> NDArray[np.float64]:
     """Factors by minute with a mean of 1: low + (peak - low) ((1 - cos) / 2)^k."""
     hump = (1 - np.cos(2 * np.pi * (np.arange(_MINUTES) + 0.5) / _MINUTES)) / 2
     low = max(_NIGHT, 2.0 - peak)
     if peak <= 2.0 - _NIGHT:
         return np.asarray(low + (peak - low) * hump)
-    sharpest, flattest = 200.0, 0.5
+    sharpest, flattest = _SHARPEST, 0.5
+    least = low + (peak - low) * float((hump**sharpest).mean())
+    if least > 1 + _JITTER:
+        raise UsageError(
+            f"a day whose busiest minutes have {asked(peak)} times its mean rate is not made up: "
+            f"with a minute for each step it would have {number(least)} times the mean",
+            next_step="name a lower --peak, another shape, or a file of your own",
+        )
     for _ in range(60):
         middle = math.sqrt(sharpest * flattest)
         mean = low + (peak - low) * float((hump**middle).mean())

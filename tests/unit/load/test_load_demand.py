@@ -106,13 +106,18 @@ def test_the_unit_that_a_person_names_counts(tmp_path):
     assert read_demand(path, TraceUnit.MS).step_s == 60.0
 
 
-@pytest.mark.parametrize("peak", [1.5, 3.0, 6.0])
+@pytest.mark.parametrize("peak", [1.5, 3.0, 6.0, 50.0, 100.0])
 def test_a_made_up_day_has_its_mean_and_its_peak(peak):
     day = made_demand("diurnal", 200.0, peak)
     assert day.duration_s == 86400.0
     assert day.mean_per_s == pytest.approx(200.0, rel=0.01)
     assert day.peak_per_s == pytest.approx(200.0 * peak, rel=0.01)
     assert day.rates_per_s.index(max(day.rates_per_s)) / 60 == pytest.approx(12.0, abs=0.1)
+
+
+def test_a_day_that_cannot_have_its_mean_is_refused():
+    with pytest.raises(UsageError, match="1,000 times its mean rate is not made up"):
+        made_demand("diurnal", 200.0, 1000.0)
 
 
 def test_a_flash_crowd_comes_within_a_minute_and_halves_every_five():
