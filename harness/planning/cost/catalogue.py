@@ -217,8 +217,8 @@ def _parse(
         cloud=cells.text("cloud"),
         name=cells.text("name", required=True),
         accelerator=accelerator,
-        accelerators=int(cells.number("accelerators", default=1.0 if accelerator else 0.0)),
-        vcpu=int(cells.number("vcpu", least=1.0)),
+        accelerators=cells.whole("accelerators", default=1.0 if accelerator else 0.0),
+        vcpu=cells.whole("vcpu", least=1.0),
         memory_gb=cells.optional("memory_gb"),
         on_demand_usd_per_hour=cells.price("on_demand_usd_per_hour", required=True) or math.nan,
         spot_usd_per_hour=cells.price("spot_usd_per_hour"),
@@ -295,6 +295,13 @@ class _Cells:
         if value < least:
             self.problems.append(f"{column} is {found}, which is too small")
         return value
+
+    def whole(self, column: str, *, least: float = 0.0, default: float | None = None) -> int:
+        """A whole number; a part of an accelerator has no rule by which it scales."""
+        value = self.number(column, least=least, default=default)
+        if not value.is_integer():
+            self.problems.append(f"{column} is {self.text(column)}, which is no whole number")
+        return int(value)
 
     def price(self, column: str, *, required: bool = False) -> float | None:
         """US dollars per hour, above 0; None where the cell is empty."""

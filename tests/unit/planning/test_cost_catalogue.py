@@ -139,6 +139,7 @@ def test_a_type_that_nobody_knows_needs_its_cpus(tmp_path):
          ("line 2: on_demand_usd_per_hour of m is 175 USD per vCPU and hour, where 0.002 to 0.5 "
           "is plausible")),
         ("m,0,1,2026-01-01", "line 2: vcpu is 0, which is too small"),
+        ("m,4.7,1,2026-01-01", "line 2: vcpu is 4.7, which is no whole number"),
         (",4,0.2,2026-01-01", "line 2: name is empty"),
         ("m,4,0.2,1.1.2026", "line 2: date is '1.1.2026', which is no date like 2026-07-20"),
         ("m,4,0.2,2027-01-01", "line 2: date is 2027-01-01, which is still to come"),
@@ -159,6 +160,7 @@ def test_a_row_that_cannot_be_is_told_with_its_line(row, told):
           "price")),
         ("m,T4,1,4,0.5,0,2026-01-01", "spot_usd_per_hour is 0: zero is no price"),
         ("m,T4,1,4,0.5,0.6,2026-01-01", "spot_usd_per_hour of m is 0.6, more than on demand"),
+        ("m,T4,1.5,4,0.5,,2026-01-01", "accelerators is 1.5, which is no whole number"),
         ("m,T4,0,4,0.5,,2026-01-01", "m has 0 accelerators of the kind 'T4': name both or neither"),
         ("m,T4,1,4,100,,2026-01-01",
          ("on_demand_usd_per_hour of m is 100 USD per accelerator and hour, where 0.05 to 40 is "
