@@ -14,6 +14,8 @@ from harness.planning.cost.costs import CostQuestion, costs_of
 from harness.report.build import build_report
 from harness.runs.documents import read_document, write_document
 from harness.runs.folder import StoredRun, read_run
+from harness.study.clauses import asked_for
+from harness.study.objective import parse_objective
 from harness.types import Decision, ServiceLevelObjective
 from harness.types.capacity import CapacityPlan, Headroom
 from harness.types.costs import CostReport
@@ -80,7 +82,8 @@ def planned_replicas(
     found: dict[str, Headroom] = {}
     for one in plan.deployments if same else ():
         objective = slo or run.objectives.get(one.family)
-        if objective is None or objective.text != one.objective:
+        planned_for = parse_objective(one.objective, judged=False)
+        if objective is None or asked_for(objective) != asked_for(planned_for):
             continue
         if one.replicas is None or one.decision is not Decision.PASS:
             continue

@@ -11,6 +11,15 @@ from harness.metrics import (
 from harness.types import Constraint, RequestBound, ServiceLevelObjective
 from harness.types.metrics import Metric, MetricKind
 
+AskedFor = frozenset[tuple[str, str, float, bool]]
+
+
+def asked_for(slo: ServiceLevelObjective) -> AskedFor:
+    """What an objective asks for, however it is written: `p95<50ms` is `p95 < 50 ms`."""
+    return frozenset(
+        (one.metric, one.operator, one.value, one.relative_to_teacher) for one in slo.constraints
+    )
+
 
 def load_clauses(slo: ServiceLevelObjective) -> tuple[Constraint, ...]:
     """The clauses that a load decides: on latencies, rates, shares and costs."""

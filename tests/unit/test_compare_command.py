@@ -214,6 +214,16 @@ def test_another_objective_compares_points_but_not_recommendations(earlier, tmp_
     assert row(found, "p95").change is Change.SAME
 
 
+def test_an_objective_that_is_written_otherwise_is_the_same(earlier, tmp_path):
+    later = write_topics(
+        tmp_path / "later",
+        manifest=manifest(study__objective="accuracy>=0.9x teacher, p95<50ms"),
+        change=slower(1.0),
+    )
+    assert row(compared(earlier, later), "throughput", variant="").change is Change.SAME
+    assert run_command(["compare", str(earlier), str(later)]) == 0
+
+
 def test_another_study_has_nothing_to_compare(earlier, tmp_path):
     other = manifest(study__families=[{"name": "mails", "task": {"kind": "regression"}}])
 

@@ -254,6 +254,9 @@ def test_two_runs_of_one_study_stand_in_one_matrix(folder, tmp_path):
     found = review.matrices[0]
     assert {one.name for one in found.candidates} >= {f"{STUDENT} [run]", f"{STUDENT} [gpu]"}
     assert any(risk.kind == "machine" for risk in found.risks)
+    manifest["study"]["objective"] = "accuracy>=0.9x teacher, p95<50ms"
+    typed = write_topics(tmp_path / "typed", manifest=manifest)
+    assert len(review_runs([folder, typed]).matrices) == 1  # the same, written otherwise
     manifest["data"] = {"topics": {"digest": "other"}}
     third = write_topics(tmp_path / "third", manifest=manifest)
     assert len(review_runs([folder, third]).matrices) == 2

@@ -24,6 +24,7 @@ from harness.report.cautions import warnings_of
 from harness.report.family_results import FamilyResults, families_of, reference_score
 from harness.report.selection import best_of_variant
 from harness.runs.folder import StoredRun, read_run, samples_file
+from harness.study.clauses import AskedFor, asked_for
 from harness.tasks.registry import family_of
 from harness.types import CONFIRM, Decision, ModelVariant, QualityScore, Role, TrialResult
 from harness.types.losses import Estimate
@@ -48,6 +49,9 @@ MOST_SLICES = 3
 ALPHA = 0.05
 
 
+_Key = tuple[str, str, AskedFor | None]
+
+
 @dataclass(frozen=True)
 class _Part:
     """One family of one run."""
@@ -58,10 +62,10 @@ class _Part:
     added: Contributions
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> _Key:
         """What runs have to share to stand in one matrix."""
-        objective = self.family.objective.text if self.family.objective else ""
-        return self.family.name, rows_of(self.run, self.family.name), objective
+        asked = asked_for(self.family.objective) if self.family.objective else None
+        return self.family.name, rows_of(self.run, self.family.name), asked
 
 
 def review_runs(
@@ -85,7 +89,7 @@ def review_runs(
         raise UsageError("a run is named twice", next_step="name each run folder once")
     for name in kpis:
         metric_named(name)
-    parts: dict[tuple[str, str, str], list[_Part]] = {}
+    parts: dict[_Key, list[_Part]] = {}
     seed = 0
     for folder in folders:
         run = read_run(folder)

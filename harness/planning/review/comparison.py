@@ -18,7 +18,7 @@ from harness.planning.review.differences import (
     independent_difference,
 )
 from harness.planning.review.release import Release, ReleasedFamily
-from harness.study.clauses import judged_latency
+from harness.study.clauses import asked_for, judged_latency
 from harness.types import (
     ColdStart,
     Decision,
@@ -209,7 +209,7 @@ class _Pair:
         before, after = self.before.objective, self.after.objective
         if before is None or after is None:
             return "other objective: a run does not say which it had"
-        if set(before.constraints) != set(after.constraints):
+        if asked_for(before) != asked_for(after):
             return f"other objective: {before.text} before, {after.text} after"
         return ""
 

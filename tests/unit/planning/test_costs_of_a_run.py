@@ -157,6 +157,9 @@ def test_only_replicas_that_are_sure_to_meet_the_objective_are_paid_for():
         ),
     )
     assert planned_replicas(plan, Demand(500.0), RUN, None) == {STUDENT: four}
+    # The same objective, though it was typed in another way; and another one
+    assert planned_replicas(plan, Demand(500.0), RUN, parse_objective("p95<50ms"))
+    assert not planned_replicas(plan, Demand(500.0), RUN, parse_objective("p95 < 51 ms"))
 
 
 def test_without_a_demand_a_plan_buys_nothing():
