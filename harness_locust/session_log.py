@@ -113,11 +113,18 @@ def open_run_folder(out: str) -> RunFolder | None:
 def _series_rows(watched: Watched) -> Iterator[dict[str, Any]]:
     for one in watched.results.history.points(watched.ended_s or 0.0):
         row = asdict(one)
-        failures = row.pop("failures")
+        failures, stream = row.pop("failures"), row.pop("stream") or {}
+        spans_ms = stream.pop("spans_ms", {})
         yield {
             "test": watched.results.test,
             "variant": watched.plan.model,
             "phase": watched.results.phase_at(one.start_s),
             **row,
             "failed": sum(failures.values()),
+            **stream,
+            **{
+                f"{span}_{name}_ms": value_ms
+                for span, values in spans_ms.items()
+                for name, value_ms in values.items()
+            },
         }

@@ -53,3 +53,20 @@ def test_users_that_come_and_go_are_not_judged_as_a_loop_that_keeps_so_many_in_f
         "    print(_judged_workload(plan, trial).keeps_in_flight)"
     )
     assert told == ["True", "False"]
+
+
+def test_a_row_of_the_series_has_a_column_for_each_number_of_a_stream() -> None:
+    told = said(
+        "from harness.load.records.series import HistoryPoint, StreamPoint\n"
+        "from harness_locust.session_log import _series_rows\n"
+        "stream = StreamPoint(9.0, 2.0, {'ttft': {'p50': 5.0, 'p95': None}})\n"
+        "points = [HistoryPoint(0.0, 1.0, 2.0, 2.0, 7.0, 6.0, 8.0, 9.0, {'timeout': 3}, 0, one)\n"
+        "          for one in (None, stream)]\n"
+        "history = Made(points=lambda until_s: points)\n"
+        "results = Made(test='t', history=history, phase_at=lambda at_s: 'measured')\n"
+        "plain, streamed = _series_rows(Watched(1, plan, results, 1, poll))\n"
+        "print('stream' in plain, plain['failed'], set(streamed) == {*plain,\n"
+        "      'output_tokens_per_s', 'good_per_s', 'ttft_p50_ms', 'ttft_p95_ms'})\n"
+        "print(streamed['output_tokens_per_s'], streamed['ttft_p50_ms'], streamed['ttft_p95_ms'])"
+    )
+    assert told == ["False", "3", "True", "9.0", "5.0", "None"]
