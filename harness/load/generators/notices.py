@@ -208,11 +208,16 @@ def files_of(order: Order) -> tuple[SentFile, ...]:
 
 
 def paths_of(order: Prepare) -> list[Path]:
-    """The files that an order names: what is sent, known answers, a trace, certificates."""
+    """The files that an order names: what is sent, known answers, a trace, certificates.
+
+    Of a model that writes also the tokenizer: its file, and not a folder.
+    """
+    generation = order.workload.generation
     named = (
         order.payloads,
         order.known_answers,
         order.workload.arrivals.trace,
+        None if generation is None else generation.tokenizer,
         order.target.ca_file,
     )
     return [one for one in named if one is not None]
@@ -222,10 +227,13 @@ def with_paths(order: Prepare, local: Callable[[Path], Path]) -> Prepare:
     """An order whose files are elsewhere."""
     trace, certificates = order.workload.arrivals.trace, order.target.ca_file
     arrivals = replace(order.workload.arrivals, trace=trace and local(trace))
+    generation = order.workload.generation
+    if generation is not None and generation.tokenizer is not None:
+        generation = replace(generation, tokenizer=local(generation.tokenizer))
     return replace(
         order,
         payloads=local(order.payloads),
         known_answers=order.known_answers and local(order.known_answers),
-        workload=replace(order.workload, arrivals=arrivals),
+        workload=replace(order.workload, arrivals=arrivals, generation=generation),
         target=replace(order.target, ca_file=certificates and local(certificates)),
     )

@@ -24,6 +24,7 @@ from harness.load.generators.process import START_TIMEOUT_S
 from harness.load.generators.switchboard import Switchboard
 from harness.load.transports.address import Target
 from harness.load.transports.opening import answers_are_stamped, longest_request_s
+from harness.load.transports.streams.counting import tokenizer_file
 from harness.types import (
     GrpcImplementation,
     LoadResult,
@@ -246,7 +247,7 @@ class LoadGenerators:
                 payloads=job.payloads.resolve(),
                 known_answers=job.known_answers and job.known_answers.resolve(),
                 outputs=job.outputs,
-                workload=job.workload,
+                workload=with_tokenizer_file(job.workload),
                 share=shares[place],
                 first_user=sum(shares[:place]),
                 worker=place,
@@ -259,6 +260,15 @@ class LoadGenerators:
             one.send(order)
         allowed_s = START_TIMEOUT_S + PREPARE_TIMEOUT_S + self._request_timeout_s
         gather(busy, deadline_ns=time.monotonic_ns() + int(allowed_s * _NS))
+
+
+def with_tokenizer_file(workload: Workload) -> Workload:
+    """The workload with its tokenizer's file in place of a folder: what workers can be sent."""
+    generation = workload.generation
+    if generation is None or generation.tokenizer is None:
+        return workload
+    file = tokenizer_file(generation.tokenizer).resolve()
+    return replace(workload, generation=replace(generation, tokenizer=file))
 
 
 def drain_s(workload: Workload, timeout_s: float) -> float:

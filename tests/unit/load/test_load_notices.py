@@ -30,8 +30,16 @@ from harness.load.generators.notices import (
     sent_file,
     with_paths,
 )
+from harness.load.generators.pool import with_tokenizer_file
 from harness.load.transports.address import Target
-from harness.types import ArrivalProcess, GrpcImplementation, WireProtocol, Workload
+from harness.types import (
+    ArrivalProcess,
+    Generation,
+    GrpcImplementation,
+    StreamApi,
+    WireProtocol,
+    Workload,
+)
 
 GREETING = Greeting("host-a", 7, 2, "0.1.0", "boot-id", "0-1")
 
@@ -92,6 +100,7 @@ def test_every_file_of_an_order_is_named_and_replaced(tmp_path: Path) -> None:
         duration_s=1.0,
         warmup_s=1.0,
         arrivals=ArrivalProcess(trace=Path("/t")),
+        generation=Generation(StreamApi.CHAT, tokenizer=Path("/tokenizer.json")),
     )
     order = Prepare(
         target=Target("h", 1, ca_file=Path("/ca")),
@@ -107,10 +116,12 @@ def test_every_file_of_an_order_is_named_and_replaced(tmp_path: Path) -> None:
         workers=1,
         request_timeout_s=1.0,
     )
-    assert set(paths_of(order)) == {Path("/p"), Path("/k"), Path("/t"), Path("/ca")}
+    names = ("p", "k", "t", "tokenizer.json", "ca")
+    assert set(paths_of(order)) == {Path("/") / name for name in names}
     moved = with_paths(order, lambda path: tmp_path / path.name)
-    assert set(paths_of(moved)) == {tmp_path / name for name in ("p", "k", "t", "ca")}
-    bare = replace(order, known_answers=None, target=Target("h", 1))
+    assert set(paths_of(moved)) == {tmp_path / name for name in names}
+    plain = replace(workload, generation=None)
+    bare = replace(order, known_answers=None, target=Target("h", 1), workload=plain)
     assert len(paths_of(with_paths(bare, lambda path: path))) == 2
 
 
@@ -120,3 +131,16 @@ def test_a_file_is_named_by_what_is_in_it(tmp_path: Path) -> None:
     assert sent_file(path) == SentFile(
         path, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", 3
     )
+
+
+def test_a_tokenizer_s_folder_is_named_by_the_one_file_that_is_read_of_it(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").touch()
+    asked = Generation(StreamApi.CHAT, tokenizer=tmp_path)
+    workload = Workload(WireProtocol.HTTP, 1, 1, 1.0, 0.0, seed=0, generation=asked)
+    for told in (tmp_path, tmp_path / "tokenizer.json"):
+        named = replace(workload, generation=replace(asked, tokenizer=told))
+        found = with_tokenizer_file(named).generation
+        assert found is not None
+        assert found.tokenizer == (tmp_path / "tokenizer.json").resolve()
+    plain = replace(workload, generation=None)
+    assert with_tokenizer_file(plain) is plain

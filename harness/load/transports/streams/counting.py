@@ -15,6 +15,11 @@ from harness.load.transports.streams.tokens import TokenCounter
 FILE = "tokenizer.json"
 
 
+def tokenizer_file(path: Path) -> Path:
+    """The one file that is read of a tokenizer: the path itself, or what lies in a folder."""
+    return path / FILE if path.is_dir() else path
+
+
 @cache
 def load_tokenizer(path: Path) -> Any:
     """A tokenizer of the library `tokenizers`, which gives every token of a text and no other.
@@ -32,7 +37,7 @@ def load_tokenizer(path: Path) -> Any:
         from tokenizers import Tokenizer
     except ImportError as error:
         raise MissingExtraError("tokenizers", "export") from error
-    file = path / FILE if path.is_dir() else path
+    file = tokenizer_file(path)
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:
