@@ -399,7 +399,10 @@ def traffic_of(order: Prepare) -> EncodedTraffic:
             waiter=GeventWaiter,
         )
         pool = read_requests(order.payloads)
-        return make_stream_traffic(order.model, opener, workload, order.target, pool)
+        return make_stream_traffic(
+            order.model, opener, workload, order.target, pool,
+            worker=order.worker, workers=order.workers,
+        )  # fmt: skip
     opener = transport_opener(
         workload.protocol, order.target, timeout_s=timeout_s, grpc=order.grpc, waiter=GeventWaiter
     )

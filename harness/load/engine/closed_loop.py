@@ -115,7 +115,7 @@ class Turns:
 
 
 class ClosedLoop:
-    """One slot, walking through the requests from its own place on.
+    """One slot, walking through the requests from its own place on, or with others in turn.
 
     Args:
         transport: this slot's own.
@@ -141,8 +141,8 @@ class ClosedLoop:
         self._transport = transport
         first %= len(requests)
         walk: Iterator[EncodedRequest] = itertools.cycle([*requests[first:], *requests[:first]])
-        converses = any(one.follow is not None for one in requests)
-        self._requests = self._turn_by_turn(walk) if converses else walk
+        self._converses = any(one.follow is not None for one in requests)
+        self.join(walk)
         self._check = check
         self._sink = sink
         self._turns = turns or Turns()
@@ -153,6 +153,10 @@ class ClosedLoop:
         self._went_well = True
         self.scheduled_ns = 0
         """When the request in flight was scheduled (CLOCK_MONOTONIC); 0 between requests."""
+
+    def join(self, walk: Iterator[EncodedRequest]) -> None:
+        """Take requests of this walk, which other slots may share: each gets the next one."""
+        self._requests = self._turn_by_turn(walk) if self._converses else walk
 
     def _turn_by_turn(self, walk: Iterator[EncodedRequest]) -> Iterator[EncodedRequest]:
         """Every conversation to its end, or to a turn that failed: the next needs its answer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -43,16 +43,23 @@ class EncodedTraffic:
     turns: Turns = field(default_factory=Turns)
     sink_of: Callable[[Transport, RequestSink], RequestSink] = lambda _, sink: sink
     """What a slot records its requests in."""
+    walk: Iterator[EncodedRequest] | None = None
+    """A walk through the requests that all users share: each is sent once before the first comes
+    again. None: each user has its own."""
 
     def closed_loop(self, transport: Transport, sink: RequestSink) -> ClosedLoop:
         """The next user's walk through the requests.
 
-        Users start at multiples of the golden ratio: apart, however many there will be.
+        Users with walks of their own start at multiples of the golden ratio: apart, however many
+        there will be.
         """
         first = int(self.next_user * GOLDEN_RATIO * len(self.requests)) % len(self.requests)
         self.next_user += 1
         own = self.sink_of(transport, sink)
-        return ClosedLoop(transport, self.requests, self.check, own, first=first, turns=self.turns)
+        loop = ClosedLoop(transport, self.requests, self.check, own, first=first, turns=self.turns)
+        if self.walk is not None:
+            loop.join(self.walk)
+        return loop
 
     def open_loop(
         self,
@@ -116,8 +123,14 @@ def make_stream_traffic(
     workload: Workload,
     target: Target,
     pool: Sequence[GenerationRequest],
+    *,
+    worker: int = 0,
+    workers: int = 1,
 ) -> EncodedTraffic:
     """Encode a workload's requests for streams: the same ones in every process.
+
+    They are sent in turn: a prompt that comes again sooner than it must is answered from a server's
+    prefix cache.
 
     Args:
         model: its name on the server.
@@ -125,10 +138,15 @@ def make_stream_traffic(
         workload: whose `generation` is known.
         target: the server.
         pool: what is asked, in turn.
+        worker: which of the load's processes this is, from 0.
+        workers: how many there are.
     """
     assert workload.generation is not None  # noqa: S101  (the caller's business)
     encoded = encode_requests(pool, workload.generation, workload.protocol, target, model)
-    return EncodedTraffic(open_transport, encoded, AnswerCheck(), sink_of=_records_streams)
+    walk = requests_in_turn(encoded, worker, workers)
+    return EncodedTraffic(
+        open_transport, encoded, AnswerCheck(), sink_of=_records_streams, walk=walk
+    )
 
 
 def _records_streams(transport: Transport, sink: RequestSink) -> RequestSink:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from harness.cli.generation_options import GenerationOptions
 from harness.errors import DataError, UsageError
+from harness.load.engine.closed_loop import Ending
 from harness.load.requests import prompts
 from harness.load.requests.generation import (
     GenerationRequest,
@@ -29,11 +31,13 @@ from harness.load.requests.prompts import (
     some_leave,
     traced,
 )
+from harness.load.requests.traffic import make_stream_traffic
 from harness.load.transports.address import parse_target
-from harness.load.transports.contract import stamped
+from harness.load.transports.contract import WireAnswer, stamped
 from harness.load.transports.streams.counting import token_counter
+from harness.load.transports.streams.http import STREAMED
 from harness.load.transports.streams.tokens import StreamRequest, spread
-from harness.types import Generation, StreamApi, WireProtocol
+from harness.types import Generation, StreamApi, WireProtocol, Workload
 
 TEN = parse_lengths("10")
 
@@ -339,3 +343,49 @@ def test_usage_is_spread_by_length_and_none_is_lost(
 ) -> None:
     assert spread(total, weights) == expected
     assert sum(spread(total, weights)) == total
+
+
+class Counted:
+    """A transport that answers at once, and ends its loop after so many requests."""
+
+    received_ns, identity = 0, b""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self.ending = Ending()
+
+    def send(self, request: bytes) -> WireAnswer:
+        self.sent.append(json.loads(request.split(b"\r\n\r\n", 1)[1])["prompt"])
+        self.received_ns = time.monotonic_ns()
+        if len(self.sent) % 3 == 0:
+            self.ending.at_ns = 0
+        return STREAMED
+
+
+class Nowhere:
+    def add(self, *_: object) -> None:
+        """Forgets it."""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_users_of_a_closed_loop_send_each_prompt_once_before_the_first_comes_again(
+    workers: int,
+) -> None:
+    """Each with a walk of its own sent a seventh of them again, which a prefix cache answers."""
+    pool = [GenerationRequest(f"p{n}", 8) for n in range(16)]
+    workload = Workload(
+        WireProtocol.HTTP, 1, 4, 1.0, 0.0, 0, generation=Generation(StreamApi.COMPLETIONS)
+    )
+    sent = []
+    for worker in range(workers):
+        traffic = make_stream_traffic(
+            "m", Counted, workload, parse_target("h:1"), pool, worker=worker, workers=workers
+        )
+        traffic.sink_of = lambda _, sink: sink
+        users = [Counted() for _ in range(4 // workers)]
+        for user in users:
+            traffic.closed_loop(user, Nowhere()).run(user.ending)
+            sent += user.sent
+        assert users[0].sent == [f"p{n}" for n in range(worker, 16, workers)][:3]
+    # A user that ends has taken one request more, which nobody sends.
+    assert len(sent) == len(set(sent)) == 12
