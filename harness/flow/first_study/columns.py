@@ -10,6 +10,7 @@ import numpy as np
 
 from harness.errors import UsageError
 from harness.tasks.family import AnyFamily
+from harness.tasks.label_values import listed
 from harness.tasks.labels import choose_reading
 from harness.tasks.rows import DataTable
 
@@ -106,6 +107,7 @@ def _column(key: str, default: str, table: DataTable, labels: Labels, taken: set
     for name in (default, *SYNONYMS.get(key, ())):
         if name in by_name:
             return by_name[name]
+    nearest = ""
     if key == "label":
         fitting = [one for one in free if _fits(table, one, labels)]
         if len(fitting) == 1:
@@ -114,17 +116,22 @@ def _column(key: str, default: str, table: DataTable, labels: Labels, taken: set
         numbers = [one for one in free if _is_numeric(table, one)]
         if labels.names is None and len(numbers) == 1:
             return numbers[0]
+        nearest = _several(fitting, labels) or _nearest(table, free, labels)
     if key == "text":
         lengths = {one: _mean_length(table, one) for one in free}
         longest = max(lengths, key=lambda one: lengths[one], default="")
         if lengths.get(longest):
             return longest
-    nearest = _nearest(table, free, labels) if key == "label" else ""
     raise UsageError(
         f"{table.source}: it is not clear which column is the task's '{key}'; its columns are "
         f"{', '.join(table.columns)}{nearest}",
         next_step=f"name it: --column {key}=COLUMN",
     )
+
+
+def _several(fitting: Sequence[str], labels: Labels) -> str:
+    """The columns that hold nothing but the teacher's classes; empty where there is none."""
+    return f". {listed(fitting)} hold classes of {labels.model} alike" if fitting else ""
 
 
 def _nearest(table: DataTable, columns: Sequence[str], labels: Labels) -> str:
@@ -137,7 +144,7 @@ def _nearest(table: DataTable, columns: Sequence[str], labels: Labels) -> str:
         for column in columns
     }
     best = min(others, key=lambda column: len(others[column]), default="")
-    if not best or 2 * len(others[best]) > len(table.rows):
+    if not best or not others[best] or 2 * len(others[best]) > len(table.rows):
         return ""
     first = others[best][0]
     return (
