@@ -148,7 +148,10 @@ def _section(family: AnyFamily, said: Mapping[str, Any]) -> TaskSection:
 def with_lengths(
     task: FoundTask, found: Sequence[FoundCheckpoint], teacher: FoundCheckpoint
 ) -> FoundTask:
-    """Padded lengths that suit the data, and that every model has positions for."""
+    """Padded lengths that suit the data, and that every model has positions for.
+
+    What a person said of them stays.
+    """
     limit = min((one.positions for one in found if one.positions), default=_LENGTHS[-1])
     default = task.section.max_length
     in_windows = "doc_stride" in type(task.section).model_fields
@@ -159,15 +162,23 @@ def with_lengths(
             bounded["doc_stride"] = limit // 4
         if getattr(task.section, "max_new_tokens", 0) >= bounded["max_length"]:
             bounded["max_new_tokens"] = max(1, limit // 4)
-        return replace(task, written={**task.written, **bounded})
+        return replace(task, written=_beside_what_is_said(bounded, task.written))
     limit = max(_longest(task, one, limit) for one in found)
     tokens = _count_tokens(task, teacher)
     typical, longest = (int(np.quantile(tokens, share)) for share in (0.5, 0.99))
     most = min(next((one for one in _LENGTHS if one >= longest), _LENGTHS[-1]), limit)
+    if {"max_length", "length_buckets"} & set(task.written):
+        most = task.section.max_length
     shorter = [one for one in _LENGTHS if typical <= one < most]
     buckets = [*shorter[:2], most]
     own = {"max_length": most} | ({"length_buckets": buckets} if len(buckets) > 1 else {})
-    return replace(task, written={**task.written, **own}, lengths=length_words(tokens, most))
+    written = _beside_what_is_said(own, task.written)
+    return replace(task, written=written, lengths=length_words(tokens, most))
+
+
+def _beside_what_is_said(found: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """A section's keys that are said already, then those that were found and are not."""
+    return {**said, **{key: value for key, value in found.items() if key not in said}}
 
 
 def _longest(task: FoundTask, one: FoundCheckpoint, limit: int) -> int:

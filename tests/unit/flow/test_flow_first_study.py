@@ -460,11 +460,35 @@ def test_pooling_that_no_file_tells_is_asked_for(models, tmp_path):
     assert study.families[0].task.pooling == "cls"
 
 
+def test_lengths_that_are_said_stay(models, tmp_path):
+    data = rows(tmp_path, "sentence", "kind")
+    study, text = written(tmp_path, data, models / "large", settings={"max_length": 8})
+    assert study.families[0].task.buckets == (8,)
+    assert "are cut" in text
+    (tmp_path / "study.yaml").unlink()
+    settings = {"length_buckets": [8, 24], "max_length": 24}
+    study, _ = written(tmp_path, data, models / "large", settings=settings)
+    assert study.families[0].task.buckets == (8, 24)
+    (tmp_path / "study.yaml").unlink()
+    prompts = [{"prompt": one[:9], "reference": one[:9]} for one in LINES]
+    asked = lines_of(tmp_path / "prompts.jsonl", prompts)
+    short = {"max_length": 48, "max_new_tokens": 8}
+    study, _ = written(tmp_path, asked, models / "lm", settings=short)
+    assert study.families[0].task.max_length == 48
+
+
 def test_a_setting_that_does_not_exist_is_named(models, tmp_path):
     data = lines_of(tmp_path / "sts.jsonl", scored_pairs())
     error = refused(tmp_path, data, models / "encoder", settings={"pooling": "median"})
     assert "pooling" in str(error)
     assert "normalised" in error.next_step
+
+
+def test_two_columns_of_classes_are_named(models, tmp_path):
+    lines = [{"body": one, "a": n % 3, "b": LABELS[n % 3]} for n, one in enumerate(LINES)]
+    error = refused(tmp_path, lines_of(tmp_path / "rows.jsonl", lines), models / "large")
+    assert "a, b hold classes of large alike" in str(error)
+    assert error.next_step == "name it: --column label=COLUMN"
 
 
 def test_a_label_that_is_no_class_is_named_with_its_line(models, tmp_path):
