@@ -24,7 +24,12 @@ _SHOWN = 8
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _LINES = "JSON lines hold one JSON object per line"
 _ARRAY = "JSON lines hold one JSON object per line; an array becomes them by: jq -c '.[]' FILE"
-_UNCLOSED = "a quote that is opened in this row is never closed"
+_CSV_FAULTS = {
+    "end of data": "a quote that is opened in this row is never closed",
+    "expected after": "a field goes on behind its closing quote: within a field that begins with "
+    'a quote each further one is written twice, "", and not behind a backslash',
+}
+"""What Python's csv module says of a row (in part), and what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,8 @@ def _from_csv(path: Path) -> DataTable:
                     )
                 line = reader.line_num + 1
     except csv.Error as error:
-        problems.append(f"line {line}: {_UNCLOSED if 'end of data' in str(error) else error}")
+        told = (why for said, why in _CSV_FAULTS.items() if said in str(error))
+        problems.append(f"line {line}: {next(told, error)}")
     repeated = sorted({name for name in header if name and header.count(name) > 1})
     if header.count("") > 1:
         problems.append(

@@ -98,6 +98,7 @@ CSV_FAULTS = {
     "text,label,text\na,x,b\n": "line 1: repeated columns: text",
     "text,label,,\na,x,,\n": "line 1: 2 columns have no name (are there commas too many",
     "text,label\na,x\nb\n": "line 3: 1 fields where the header has 2",
+    'text,label\na,x\n"a \\"b\\" c",x\n': "line 3: a field goes on behind its closing quote",
     "text,label\n": "holds no samples",
 }
 
