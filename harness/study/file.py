@@ -142,6 +142,14 @@ def _message(item: ErrorDetails) -> str:
         expected = str(context.get("expected", context.get("expected_tags", "")))
         meant = _meant(str(given), _QUOTED.findall(expected))
         return f"{of}{given!r} is not known, only {expected}{meant}"
+    if kind == "string_type" and isinstance(item["input"], bool):
+        said = "true or false (as which it takes yes, no, on and off)"
+        return f"YAML reads {said} where a text should stand: put it between quotes"
+    if kind == "string_type" and isinstance(item["input"], int | float):
+        return (
+            f"YAML reads the number {item['input']} where a text should stand: put it between "
+            "quotes"
+        )
     return item["msg"].removeprefix("Value error, ")
 
 

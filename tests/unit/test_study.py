@@ -98,6 +98,8 @@ def test_every_problem_is_reported_at_once_with_its_line(tmp_path):
         ("- http", "- htp", "traffic.protocols[0]: 'htp' is not known, only 'http' or 'grpc': did"),
         ("sequence-classification", "sequence-clasification", "did you mean sequence-classif"),
         ("models:", "modells:", "families[0].models: is missing"),
+        ("label: kind", "label: on", "task.label: YAML reads true or false"),
+        ("label: kind", "label: 7", "task.label: YAML reads the number 7 where a text should"),
         ("  task:", "\ttask:", ": is not YAML: "),
     ],
 )
