@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from harness.errors import DataError
 from harness.tasks.labels import LabelReader
 from harness.tasks.rows import DataTable, refuse
 
@@ -123,13 +124,25 @@ def draw_texts(task: TextsTask, table: DataTable, seed: int) -> DrawnTexts:
 def slice_columns(
     table: DataTable, columns: Sequence[str], kept: Sequence[int]
 ) -> dict[str, tuple[str, ...]]:
-    """Values of the columns that a task slices by, of the rows kept; a missing one is empty."""
-    return {
+    """Values of the columns that a task slices by, of the rows kept; a missing one is empty.
+
+    Raises:
+        DataError: with every value that no file can hold.
+    """
+    found = {
         column: tuple(
             "" if (value := table.rows[row].get(column)) is None else str(value) for row in kept
         )
         for column in columns
     }
+    problems = [
+        f"{table.place(row)}: '{column}' {_HALF_A_PAIR}"
+        for column, values in found.items()
+        for row, value in zip(kept, values, strict=True)
+        if not is_whole(value)
+    ]
+    refuse(table.source, problems)
+    return found
 
 
 def read_texts(table: DataTable, columns: Sequence[str]) -> list[list[str]]:
@@ -160,11 +173,19 @@ def _fault(value: object) -> str:
         return "is missing"
     if not isinstance(value, str):
         return f"is not text but {json.dumps(value, default=str)[:40]}"
+    return "" if is_whole(value) else _HALF_A_PAIR
+
+
+_HALF_A_PAIR = "holds half a surrogate pair, which is not a character"
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text is made of characters; JSON may hold half of one, as a cut emoji is."""
     try:
-        value.encode()
+        text.encode()
     except UnicodeEncodeError:
-        return "holds half a surrogate pair, which is not a character"
-    return ""
+        return False
+    return True
 
 
 def draw(available: int, wanted: int | None, seed: int) -> Sequence[int]:
@@ -176,6 +197,14 @@ def draw(available: int, wanted: int | None, seed: int) -> Sequence[int]:
 
 
 def digest_of(*columns: Sequence[object] | None) -> str:
-    """SHA-256 of columns of samples, as the data has them."""
+    """SHA-256 of columns of samples, as the data has them.
+
+    Raises:
+        DataError: one holds half a character.
+    """
     content = json.dumps(columns, default=str, ensure_ascii=False)
-    return hashlib.sha256(content.encode()).hexdigest()
+    try:
+        return hashlib.sha256(content.encode()).hexdigest()
+    except UnicodeEncodeError as error:
+        around = content[max(0, error.start - 30) : error.start]
+        raise DataError(f"the data {_HALF_A_PAIR}, behind {around!r}") from error

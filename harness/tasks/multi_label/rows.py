@@ -123,16 +123,14 @@ def read_label_sets(task: MultiLabelClassification, reading: Reading) -> Samples
     table = reading.table
     drawn = draw_texts(task, table, reading.seed)
     columns = task.label_columns or [task.label]
-    common = drawn.fields(
-        [[table.rows[row].get(column) for column in columns] for row in drawn.kept]
-    )
+    written = [[table.rows[row].get(column) for column in columns] for row in drawn.kept]
     if not reading.label_names:
-        return Samples(**common)
+        return Samples(**drawn.fields(written))
     labels = written_labels(table, task, reading.label_names)
     reader, note = _reader(labels, reading, reading.label_names)
     outputs = _outputs(table, task, labels, reader)
     return LabelSetSamples(
-        **common,
+        **drawn.fields(written),
         labels=tuple(outputs[row] for row in drawn.kept),
         label_names=reader.names,
         reader=reader,

@@ -13,7 +13,7 @@ from harness.tasks.label_values import form_of, index_of, is_generic
 from harness.tasks.labels import LabelReader
 from harness.tasks.roles.reading import Reading
 from harness.tasks.rows import DataTable, refuse
-from harness.tasks.samples import Samples, digest_of, draw, slice_columns
+from harness.tasks.samples import Samples, digest_of, draw, is_whole, slice_columns
 from harness.tasks.section import PaddedSection
 from harness.tasks.spelt_lists import AS_JSON, spelt
 from harness.tasks.token_classification.tags import (
@@ -143,6 +143,8 @@ def _lists(
         theirs = as_list(values.get(task.tags))
         if own is None or not all(isinstance(one, str) for one in own):
             problems.append(f"{place}: '{task.tokens}' is not a list of words")
+        elif not is_whole("".join(map(str, own))):
+            problems.append(f"{place}: a word holds half a surrogate pair, which is no character")
         elif theirs is None:
             problems.append(f"{place}: '{task.tags}' is not a list of tags")
         elif len(own) != len(theirs):

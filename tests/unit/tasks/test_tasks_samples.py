@@ -67,6 +67,16 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
     assert load(classification("csv", path)).texts == ("a",)
 
 
+def test_half_a_character_is_refused_wherever_it_stands(tmp_path):
+    """A cut emoji, as JSON may hold it, and no file of a run."""
+    half = {"text": "a", "label": "code", "source": "web \ud83d"}
+    path = write_jsonl(tmp_path / "d.jsonl", [half, {**half, "source": "web"}])
+    task = classification("jsonl", path, slices=["source"])
+    assert "line 1: 'source' holds half a surrogate pair" in refusal(task)
+    path = write_jsonl(tmp_path / "e.jsonl", [{"text": "a", "label": "code \ud83d"}])
+    assert "the data holds half a surrogate pair" in refusal(classification("jsonl", path), None)
+
+
 def test_a_row_without_its_label_is_a_text_where_the_classes_are_not_known(tmp_path):
     path = write_jsonl(tmp_path / "d.jsonl", [{"text": "a", "label": "code"}, {"text": "b"}])
     assert load(classification("jsonl", path), labels=None).texts == ("a", "b")

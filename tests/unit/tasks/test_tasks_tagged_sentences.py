@@ -303,3 +303,8 @@ def test_a_word_that_the_tokenizer_drops_neither_parts_an_entity_nor_counts(tmp_
 def test_without_an_entity_nothing_is_told_of_entities(tmp_path):
     found = samples_of(tmp_path, [{"tokens": ["a", "b"], "ner_tags": ["O", "O"]}])
     assert set(found.undefined_metrics) == {"entity_f1", "entity_precision", "entity_recall"}
+
+
+def test_half_a_character_in_a_word_is_refused_with_the_line(tmp_path):
+    found = refusal(tmp_path, [{"tokens": ["a", "b\ud83d"], "ner_tags": ["O", "O"]}])
+    assert "line 1: a word holds half a surrogate pair" in found
