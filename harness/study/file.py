@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -142,15 +143,30 @@ def _message(item: ErrorDetails) -> str:
         expected = str(context.get("expected", context.get("expected_tags", "")))
         meant = _meant(str(given), _QUOTED.findall(expected))
         return f"{of}{given!r} is not known, only {expected}{meant}"
-    if kind == "string_type" and isinstance(item["input"], bool):
+    return _taken_for_another(kind, item["input"]) or item["msg"].removeprefix("Value error, ")
+
+
+def _taken_for_another(kind: str, value: object) -> str:
+    """What to do where YAML made another kind of a value than it looks like; empty for others."""
+    if kind == "string_type" and isinstance(value, bool):
         said = "true or false (as which it takes yes, no, on and off)"
         return f"YAML reads {said} where a text should stand: put it between quotes"
-    if kind == "string_type" and isinstance(item["input"], int | float):
+    if kind == "string_type" and isinstance(value, int | float):
+        return f"YAML reads the number {value} where a text should stand: put it between quotes"
+    if kind in {"float_type", "int_type"} and _is_number(value):
         return (
-            f"YAML reads the number {item['input']} where a text should stand: put it between "
-            "quotes"
+            f"YAML reads {value!r} as a text: write the number in digits, without quotes and "
+            "without an exponent"
         )
-    return item["msg"].removeprefix("Value error, ")
+    return ""
+
+
+def _is_number(value: object) -> bool:
+    """Whether a text would be a number to anybody but YAML: `1e3` lacks a point there."""
+    try:
+        return isinstance(value, str) and math.isfinite(float(value))
+    except ValueError:
+        return False
 
 
 def _meant(word: str, known: Collection[str]) -> str:

@@ -98,6 +98,7 @@ def test_every_problem_is_reported_at_once_with_its_line(tmp_path):
         ("- http", "- htp", "traffic.protocols[0]: 'htp' is not known, only 'http' or 'grpc': did"),
         ("sequence-classification", "sequence-clasification", "did you mean sequence-classif"),
         ("models:", "modells:", "families[0].models: is missing"),
+        ("duration_s: 0.5", "duration_s: 1e3", "traffic.duration_s: YAML reads '1e3' as a text"),
         ("label: kind", "label: on", "task.label: YAML reads true or false"),
         ("label: kind", "label: 7", "task.label: YAML reads the number 7 where a text should"),
         ("  task:", "\ttask:", ": is not YAML: "),
