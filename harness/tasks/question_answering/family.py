@@ -36,7 +36,7 @@ from harness.types import ModelVariant, TensorSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
     from harness.tasks.graphs import Graph
 
@@ -114,7 +114,21 @@ class QuestionAnsweringFamily(
 
     def bare_options(self, task: QuestionAnswering) -> dict[str, Any]:
         """The question whole, its context cut."""
-        return {"truncation": "only_second", "max_length": task.max_length}
+        cut = "only_first" if task.context_first else "only_second"
+        return {"truncation": cut, "max_length": task.max_length}
+
+    def bare_tokens(
+        self,
+        task: QuestionAnswering,
+        tokenizer: PreTrainedTokenizerBase,
+        text: str,
+        pair: str | None,
+        **settings: Any,
+    ) -> BatchEncoding:
+        """Question and context in the order that the task asks them in."""
+        if task.context_first and pair is not None:
+            text, pair = pair, text
+        return super().bare_tokens(task, tokenizer, text, pair, **settings)
 
     def bare_values(
         self,

@@ -5,11 +5,14 @@ import json
 
 import pytest
 from tiny_models import make_question_answerer
+from transformers import AutoTokenizer
 
 from harness.errors import DataError
 from harness.study import CsvData, JsonLinesData, QuestionAnswering
 from harness.tasks.loading import encode, load_samples
+from harness.tasks.registry import family_of
 
+MASKED = ("input_ids", "attention_mask")
 WORDS = "the quick brown fox jumps over the lazy dog " * 4
 ROWS = [
     {"question": "who jumps", "context": "a quick fox jumps", "answers": ["quick fox", "fox"]},
@@ -131,6 +134,23 @@ def test_a_long_context_is_windowed_with_its_stride_and_counted(tmp_path, checkp
     assert covered == wanted
     # Neighbours share the stride; the last window of all starts where that leaves it.
     assert set(shared[2:]) == {6}
+
+
+@pytest.mark.parametrize("context_first", [False, True])
+def test_the_library_s_own_call_makes_the_tokens_that_are_sent(tmp_path, checkpoint, context_first):
+    """Of a context in several windows, those of the first."""
+    task, samples = loaded(tmp_path / "rows.jsonl", ROWS, context_first=context_first)
+    dataset = encode(task, samples, checkpoint)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    sent = {
+        window: ids[mask == 1].tolist()
+        for group in dataset.groups
+        for window, ids, mask in zip(group.rows, *map(group.inputs.get, MASKED), strict=True)
+    }
+    for number, (question, context) in enumerate(zip(samples.texts, samples.pairs, strict=True)):
+        window = dataset.questions.of_window.tolist().index(number)
+        bare = family_of(task).bare_tokens(task, tokenizer, question, context)
+        assert sent[window] == bare["input_ids"]
 
 
 def test_a_question_that_leaves_no_room_is_refused(tmp_path, checkpoint):
