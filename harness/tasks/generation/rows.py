@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import isnan
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -17,12 +18,14 @@ from harness.errors import DataError
 from harness.system.strict import PositiveInt
 from harness.tasks.encoding import EncodedDataset, bucketed, fields_of, make_dataset
 from harness.tasks.generation.chat import Message, templated
+from harness.tasks.generation.overlap import ROUGE, rouge_reads
 from harness.tasks.roles.reading import Reading
 from harness.tasks.rows import DataTable, refuse
 from harness.tasks.rowwise import OF_ALL, PER_ROW, rowwise
 from harness.tasks.samples import Samples, digest_of, draw, read_texts, slice_columns
 from harness.tasks.section import Data, TaskSection
 from harness.tasks.spelt_lists import spelt
+from harness.words.numbers import things
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -103,6 +106,24 @@ class PromptSamples(Samples):
     def identity(self) -> tuple[Any, ...]:
         """Digest of the prompts by their texts; the text of messages holds all of them."""
         return (self.digest, self.rows, self.seed, self.conversations is None)
+
+    @property
+    def undefined_metrics(self) -> Mapping[str, str]:
+        """ROUGE, where it cannot read every reference."""
+        if not self._unread:
+            return {}
+        of = f"{len(self._unread)} of {things(len(self.rows), 'reference')}"
+        why = (
+            f"ROUGE reads the letters a to z and digits alone, of which {of} hold too few, the "
+            f"first in row {self._unread[0]} of the data, counted from 0"
+        )
+        return dict.fromkeys(ROUGE.values(), why)
+
+    @cached_property
+    def _unread(self) -> tuple[int, ...]:
+        """Rows of the data whose references ROUGE cannot read."""
+        pairs = zip(self.rows, self.references or (), strict=False)
+        return tuple(row for row, text in pairs if not rouge_reads(text))
 
 
 @rowwise

@@ -161,6 +161,16 @@ def test_without_references_there_are_none(checkpoint: Path, tmp_path: Path) -> 
         _samples(_task(tmp_path, rows))
 
 
+def test_references_that_rouge_cannot_read_leave_it_undefined(tmp_path: Path) -> None:
+    """One is enough: the others would be another test than the one that was asked for."""
+    rows = [*ROWS, {"prompt": "capital of China", "reference": "\u5317\u4eac", "page": "c"}]
+    undefined = _samples(_task(tmp_path, rows)).undefined_metrics
+    assert set(undefined) == {"rouge_1", "rouge_2", "rouge_l"}
+    assert "1 of 4 references hold too few, the first in row 3" in undefined["rouge_l"]
+    assert not _samples(_task(tmp_path, ROWS)).undefined_metrics
+    assert not _samples(_task(tmp_path, rows, reference=None)).undefined_metrics
+
+
 def test_samples_are_drawn_with_the_seed_and_keep_what_belongs_together(tmp_path: Path) -> None:
     rows = [{"prompt": f"p{n}", "reference": f"r{n}", "page": f"d{n}"} for n in range(30)]
     drawn = _samples(_task(tmp_path, rows, samples=7, document="page"))
