@@ -265,7 +265,7 @@ class SentenceEmbeddingFamily(
         self, outcomes: EmbeddingOutcomes, dataset: EmbeddingDataset, kept: Mask
     ) -> tuple[Statistic, ...]:
         """The metrics of pairs with a score, and of the retrieval set."""
-        return embedding_statistics(outcomes.vectors, dataset, kept)
+        return embedding_statistics(outcomes.vectors, dataset, kept, outcomes.similarity)
 
     def paired_measures(
         self, outcomes: EmbeddingOutcomes, teacher: EmbeddingOutcomes, seed: int

@@ -46,8 +46,9 @@ class Judged:
     units: int
     answered: Callable[[Mask], Mask]
     """(units,) which of them count, where these texts were answered."""
-    statistic: Callable[[Vectors, Mask], Statistic | None]
-    """The metric of all texts' vectors over some of them; None where it is not defined."""
+    statistic: Callable[[Vectors, Mask, str], Statistic | None]
+    """The metric of all texts' vectors over some of them, by their model's similarity; None where
+    it is not defined."""
 
 
 def judged(dataset: EmbeddingDataset) -> Judged | None:
@@ -59,7 +60,7 @@ def judged(dataset: EmbeddingDataset) -> Judged | None:
             OF_PAIRS,
             len(first),
             lambda kept: np.asarray(kept[first] & kept[second]),
-            lambda vectors, inside: pairs_statistic(vectors, scored, inside),
+            lambda vectors, inside, _: pairs_statistic(vectors, scored, inside),
         )
     if retrieval is not None:
         queries = np.array(retrieval.queries)
@@ -67,7 +68,7 @@ def judged(dataset: EmbeddingDataset) -> Judged | None:
             OF_QUERIES,
             len(queries),
             lambda kept: np.asarray(kept[queries]),
-            lambda vectors, inside: retrieval_statistic(vectors, dataset, inside),
+            lambda vectors, inside, by: retrieval_statistic(vectors, dataset, inside, by),
         )
     return None
 
@@ -90,7 +91,10 @@ def vector_chain(steps: Sequence[Step[EmbeddingOutcomes]], *, seed: int) -> Loss
         return None
     kept = np.logical_and.reduce([~step.outcomes.unanswered for step in steps])
     inside = how.answered(kept)
-    found = [how.statistic(_known(step.outcomes.vectors, kept), inside) for step in steps]
+    found = [
+        how.statistic(_known(one.vectors, kept), inside, one.similarity)
+        for one in (step.outcomes for step in steps)
+    ]
     if not inside.any() or any(one is None for one in found):
         return None
     values = [one for one in found if one is not None]
@@ -138,7 +142,8 @@ def slices_of_vectors(
             inside = usable & (division.member == place)
             if not inside.any():
                 continue
-            before, after = how.statistic(theirs, inside), how.statistic(own, inside)
+            before = how.statistic(theirs, inside, teacher.similarity)
+            after = how.statistic(own, inside, outcomes.similarity)
             if before is not None and after is not None:
                 found.append(
                     _slice(division.name, name, int(inside.sum()), before, after, seed=seed)
@@ -185,7 +190,8 @@ def vector_details(
         return LossDetails()
     both = kept[np.array(dataset.retrieval.queries)]
     own, theirs = (
-        rank_queries(_known(one.vectors, kept), dataset).ndcg for one in (outcomes, teacher)
+        rank_queries(_known(one.vectors, kept), dataset, one.similarity).ndcg
+        for one in (outcomes, teacher)
     )
     relevant = [len(one) for one in dataset.retrieval.relevance]
     labels = [f"{count} relevant" for count in relevant]

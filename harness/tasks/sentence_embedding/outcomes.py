@@ -25,7 +25,7 @@ from harness.tasks.outcomes import (
     Tensors,
     matrix_column,
 )
-from harness.tasks.rowwise import PER_ROW, rowwise
+from harness.tasks.rowwise import OF_ALL, PER_ROW, rowwise
 from harness.tasks.sentence_embedding.rows import EmbeddingDataset, ScoredPairs
 from harness.types import ModelVariant
 
@@ -39,10 +39,20 @@ class EmbeddingOutcomes(Outcomes):
 
     vectors: NDArray[np.float32] = field(metadata=PER_ROW)
     """(rows, dimensions); NaN where unanswered."""
+    similarity: str = field(metadata=OF_ALL, default="")
+    """The checkpoint's own, by which its vectors rank documents, whatever another model's is; empty
+    in files that do not tell it: that of the data set they are scored on."""
 
     def columns(self) -> Columns:
         """`embedding`, a list a row."""
         return {"embedding": matrix_column(self.vectors)}
+
+    def file_metadata(self) -> Mapping[str, str]:
+        """The similarity."""
+        return {_SIMILARITY: self.similarity}
+
+
+_SIMILARITY = "similarity"
 
 
 @dataclass(frozen=True)
@@ -79,15 +89,18 @@ def vector_outcomes(
     for batch, answer in replies:
         if answer is not None:
             vectors[batch.rows[answer.usable]] = answer.vectors[answer.usable]
-    return _made(variant, vectors)
+    return _made(variant, vectors, dataset)
 
 
-def _made(variant: ModelVariant, vectors: NDArray[np.float32]) -> EmbeddingOutcomes:
+def _made(
+    variant: ModelVariant, vectors: NDArray[np.float32], dataset: EmbeddingDataset
+) -> EmbeddingOutcomes:
     return EmbeddingOutcomes(
         variant=variant.name,
         sha256=variant.sha256,
         unanswered=np.asarray(np.isnan(vectors).all(axis=1)),
         vectors=vectors,
+        similarity=dataset.similarity,
     )
 
 
@@ -102,12 +115,16 @@ def text_vector_outcomes(
         if outputs is not None:
             answer = read_vectors(outputs)
             vectors[rows[answer.usable]] = answer.vectors[answer.usable]
-    return _made(variant, vectors)
+    return _made(variant, vectors, dataset)
 
 
 def restore_vectors(stored: StoredOutcomes) -> EmbeddingOutcomes:
-    """Read outcomes back."""
-    return EmbeddingOutcomes(**stored.common, vectors=stored.matrix("embedding"))
+    """Read outcomes back; older files tell no similarity."""
+    return EmbeddingOutcomes(
+        **stored.common,
+        vectors=stored.matrix("embedding"),
+        similarity=stored.metadata.get(_SIMILARITY, ""),
+    )
 
 
 Floats = NDArray[np.float64]
@@ -207,7 +224,7 @@ def _ndcg(found: Integers, relevance: Mapping[int, float]) -> float:
 
 
 def embedding_statistics(
-    vectors: Vectors, dataset: EmbeddingDataset, kept: NDArray[np.bool_]
+    vectors: Vectors, dataset: EmbeddingDataset, kept: NDArray[np.bool_], similarity: str = ""
 ) -> tuple[Statistic, ...]:
     """Spearman's correlation of cosines with the scores of pairs, nDCG and recall.
 
@@ -216,6 +233,7 @@ def embedding_statistics(
             nothing, and such a document is never found.
         dataset: what they are judged by.
         kept: texts whose pairs count, (rows,): a pair with another is left out.
+        similarity: that ranks documents for these vectors; empty: the data set's.
     """
     found: list[Statistic] = []
     if dataset.scored is not None:
@@ -225,7 +243,7 @@ def embedding_statistics(
         if pairs is not None and (~inside).mean() <= MAX_UNANSWERED_SHARE:
             found.append(pairs)
     if dataset.retrieval is not None:
-        ranked = rank_queries(vectors, dataset)
+        ranked = rank_queries(vectors, dataset, similarity)
         found.append(share_statistic(f"ndcg_at_{NDCG_AT}", ranked.ndcg))
         found += [share_statistic(f"recall_at_{k}", ranked.recall[k]) for k in RECALL_AT]
     return tuple(found)
@@ -255,20 +273,22 @@ def pairs_statistic(
 
 
 def retrieval_statistic(
-    vectors: Vectors, dataset: EmbeddingDataset, inside: NDArray[np.bool_]
+    vectors: Vectors, dataset: EmbeddingDataset, inside: NDArray[np.bool_], similarity: str
 ) -> Statistic | None:
     """nDCG@10 over some queries, (queries,), against all documents; None where there are none."""
     if not inside.any():
         return None
-    return share_statistic(f"ndcg_at_{NDCG_AT}", rank_queries(vectors, dataset).ndcg[inside])
+    ranked = rank_queries(vectors, dataset, similarity)
+    return share_statistic(f"ndcg_at_{NDCG_AT}", ranked.ndcg[inside])
 
 
-def rank_queries(vectors: Vectors, dataset: EmbeddingDataset) -> Ranked:
+def rank_queries(vectors: Vectors, dataset: EmbeddingDataset, similarity: str) -> Ranked:
     """How each query of a data set's retrieval set does.
 
     Args:
         vectors: of every text, (rows, dimensions); a row of NaN finds nothing and is not found.
         dataset: which has a retrieval set.
+        similarity: of the model whose vectors they are; empty: the data set's.
     """
     one = dataset.retrieval
     assert one is not None  # noqa: S101  (the caller's promise; tells the type checker)
@@ -277,5 +297,5 @@ def rank_queries(vectors: Vectors, dataset: EmbeddingDataset) -> Ranked:
         vectors[list(one.documents)],
         one.relevance,
         left_out=one.left_out,
-        dot=dataset.similarity == "dot",
+        dot=(similarity or dataset.similarity) == "dot",
     )

@@ -9,12 +9,13 @@ from scipy import stats
 from sklearn.metrics import ndcg_score
 
 from harness.errors import DataError
+from harness.quality.collection import read_outcomes, write_outcomes
 from harness.quality.losses import Rows, loss_chain, slice_losses, slicings
 from harness.quality.scores import score
 from harness.tasks.encoding import take_rows
 from harness.tasks.losses import Step
 from harness.tasks.registry import family_of
-from harness.tasks.sentence_embedding.outcomes import EmbeddingOutcomes
+from harness.tasks.sentence_embedding.outcomes import EmbeddingOutcomes, read_vectors
 from harness.tasks.sentence_embedding.rows import EmbeddingDataset, Retrieval, ScoredPairs
 from harness.types import Role
 from harness.words.numbers import number
@@ -134,6 +135,38 @@ def test_a_pair_without_an_answer_is_left_out_on_both_sides_and_a_query_finds_no
     assert found["recall_at_100"].relative_to_teacher < whole["recall_at_100"].relative_to_teacher
     holed[[7, 9]] = np.nan  # now 2% of the pairs
     assert set(scores(holed)) == {"ndcg_at_10", "recall_at_10", "recall_at_100"}
+
+
+def test_each_model_s_documents_are_ranked_by_its_own_similarity(tmp_path):
+    """A teacher of dot products beside a student of cosines, whichever's data set is at hand."""
+    draw = np.random.default_rng(0)
+    student = draw.normal(size=(140, 6)).astype(np.float32)
+    longer = student * np.exp(draw.normal(size=(140, 1))).astype(np.float32)
+    one = dataset(scored=False, retrieval=retrieval_set(), size=140)
+    dots = replace(one, similarity="dot")
+    asked = [SimpleNamespace(rows=np.arange(140))]
+
+    def answered(name, vectors, data):
+        known = SimpleNamespace(name=name, sha256="d", outputs=FAMILY.outputs(6))
+        answer = read_vectors({"sentence_embedding": vectors})
+        made = FAMILY.outcomes(known, data, [(batch, answer) for batch in asked])
+        write_outcomes(tmp_path / f"{name}.parquet", made, data)
+        return read_outcomes(tmp_path / f"{name}.parquet")
+
+    teacher, own = answered("teacher", longer, dots), answered("student", student, one)
+    known = SimpleNamespace(name="student", family="search", role=Role.STUDENT)
+
+    def value(outcomes, data, **beside):
+        found = score(outcomes, data, variant=known, seed=0, **beside)
+        return next(score for score in found if score.metric == "ndcg_at_10")
+
+    theirs, mine = value(teacher, dots, teacher=None), value(own, one, teacher=teacher)
+    assert theirs.value != pytest.approx(value(said(longer), one, teacher=None).value)
+    assert mine.relative_to_teacher == pytest.approx(mine.value / theirs.value)
+    steps = [Step("teacher", teacher, dots), Step("distillation", own, one)]
+    chain = loss_chain(steps, seed=0)
+    assert [link.quality for link in chain.links] == pytest.approx([theirs.value, mine.value])
+    assert chain.total.value == pytest.approx(theirs.value - mine.value)
 
 
 def retrieval_set(queries=40, documents=100):
