@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from harness.metrics import SHOWN_PERCENTILES
+from harness.metrics import METRICS, SHOWN_PERCENTILES
 from harness.report.card.values import SERVED, CardRow, FamilyCard
 from harness.report.tables.model import Cell, Column, Table, numeric, words
 from harness.types.card import CardEntry, Runtime
@@ -19,6 +19,7 @@ from harness.words.numbers import (
     metric_value,
     millions,
     number,
+    points,
     span,
     things,
 )
@@ -250,9 +251,15 @@ def _spread_words(row: CardRow, shown: Shown) -> str:
 
 
 def _against_words(row: CardRow, shown: Shown) -> str:
-    """Difference and factor, as `-1.2, 0.42x`; nothing for the teacher itself."""
+    """Difference and factor, as `-1.2, 0.42x`; nothing for the teacher itself.
+
+    The difference of two shares is one of points: `-2.40 points`.
+    """
     if row.delta is None or row.ratio is None or row.ratio == 1:
         return ""
+    known = METRICS.get(row.metric)
+    if known is not None and known.unit.is_share:
+        return f"{points(row.delta)}, {factor(row.ratio)}"
     sign = MINUS if row.delta < 0 else "+"
     return f"{sign}{shown(abs(row.delta))}, {factor(row.ratio)}"
 

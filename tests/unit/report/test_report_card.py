@@ -14,6 +14,7 @@ from harness.report.page import page_of
 from harness.report.plots.base import styles_of
 from harness.report.terminal.run import card_table as terminal_table
 from harness.runs.journal import Journal
+from harness.words.numbers import MINUS, TIMES
 from tests.sample_run import sample_run
 from tests.unit.report.test_report_terminal import printed
 
@@ -70,6 +71,13 @@ def test_tables_have_a_row_a_model_and_name_how_it_was_measured(run):
     assert export is not None
     # The sample's PyTorch is 2.2 times as slow.
     assert export.rows[0][3].text.startswith("0.455")
+
+
+def test_a_difference_of_shares_is_one_of_points(run):
+    table = card_table(cards_of(run)[0])
+    place = next(at for at, one in enumerate(table.columns) if one.title == "Accuracy")
+    row = next(row for row in table.rows if row[0].text == "topics-student-int8")
+    assert row[place].detail.splitlines()[1] == f"{MINUS}2.40 points, 0.971{TIMES}"
 
 
 def test_without_measurements_of_its_own_the_server_side_is_the_runs_trials():
