@@ -217,7 +217,7 @@ def print_outcome(
             "relabellings": run.relabellings,
         }
         if concluded is not None:
-            found |= {"plan": concluded.plan_file, "decision": concluded.decision.html}
+            found |= {"plan": concluded.plan_file, "decision_page": concluded.decision.html}
         print_json({"run": str(path), **document, **found})
         return
     if verbose:

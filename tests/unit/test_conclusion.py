@@ -57,7 +57,8 @@ def test_as_json_the_paths_are_two_keys_of_the_one_object(concluded, capsys):
     print_outcome(read_run(folder), folder, conclusion, as_json=True, verbose=False)
     found = json.loads(capsys.readouterr().out)
     assert found["plan"] == str(folder / "plan.json")
-    assert found["decision"] == str(folder / "decision.html")
+    assert found["decision_page"] == str(folder / "decision.html")
+    assert found["decision"] == str(read_run(folder).decision)
 
 
 def test_without_a_valid_trial_there_is_a_page_and_the_reason(tmp_path, capsys):
