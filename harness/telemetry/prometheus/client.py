@@ -250,7 +250,13 @@ def parse_prometheus(
         UsageError: an address or a header that is none.
     """
     parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in _HTTP_SCHEMES or not parts.hostname:
+    if parts.username is not None:
+        raise UsageError(
+            f"--prometheus: the address of {parts.hostname} holds a name or a password, which is "
+            "not sent",
+            next_step="name it as a header: --prometheus-header 'Authorization: Basic ...'",
+        )
+    if parts.scheme not in _HTTP_SCHEMES or not parts.hostname or not _has_port(parts):
         raise UsageError(
             f"--prometheus {url}: no address",
             next_step="write it as http://HOST:9090 or https://HOST/PATH",
@@ -265,6 +271,14 @@ def parse_prometheus(
         pairs.append((name.strip(), value.strip()))
     plain = (one.strip().removeprefix("{").removesuffix("}") for one in (match, host_match))
     return Prometheus(url.rstrip("/"), tuple(pairs), *plain)
+
+
+def _has_port(parts: urllib.parse.SplitResult) -> bool:
+    """Whether the port is one, or is left to the scheme."""
+    try:
+        return parts.port is None or parts.port > 0
+    except ValueError:
+        return False
 
 
 def _series(entry: dict[str, Any]) -> Series:

@@ -336,7 +336,17 @@ def test_a_native_histogram_among_the_series_has_no_values(scripted: Scripted) -
     assert found == [Series(labels)]
 
 
-@pytest.mark.parametrize("url", ["prometheus:9090", "ftp://host", "http://", ""])
+def test_a_password_in_an_address_is_said_where_it_belongs_and_not_shown() -> None:
+    with pytest.raises(UsageError, match="holds a name or a password") as raised:
+        parse_prometheus("https://me:secret@host:9090")
+    assert "secret" not in str(raised.value)
+    assert "--prometheus-header" in raised.value.next_step
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["prometheus:9090", "ftp://host", "http://", "", "http://host:90900", "http://host:port"],
+)
 def test_what_is_no_address_is_said_so(url: str) -> None:
     with pytest.raises(UsageError, match="no address"):
         parse_prometheus(url)
