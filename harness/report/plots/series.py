@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.metrics import metric_named
 from harness.report.family_results import FamilyResults
 from harness.report.plots.base import (
     Json,
@@ -17,7 +18,7 @@ from harness.report.plots.base import (
 )
 from harness.report.selection import leading_trials
 from harness.runs.series import LoadSeries, SecondPoint, SlicePoint
-from harness.types import TrialResult
+from harness.types import RESPONSE, Constraint, TrialResult
 from harness.words.labels import batch_words, load_words, shortened
 from harness.words.numbers import milliseconds, number, seconds
 
@@ -175,9 +176,14 @@ def _line(
     }
 
 
+def _response_clause(family: FamilyResults) -> Constraint | None:
+    """The first clause on the latency that is drawn; one on another span is none of its axis."""
+    return next((c for c in family.constraints if metric_named(c.metric).span == RESPONSE), None)
+
+
 def _seconds_layout(family: FamilyResults, points: Sequence[SecondPoint]) -> Json:
     """Throughput above, latency below, over one time; each percentile is named at its end."""
-    last, clause = points[-1], family.latency_constraint
+    last, clause = points[-1], _response_clause(family)
     known = [one.p99_ms for one in points if one.p99_ms is not None]
     highest = max([*known, clause.value if clause else 0.0])
     most = max(one.inferences_per_s for one in points)

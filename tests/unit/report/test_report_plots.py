@@ -11,6 +11,7 @@ from unusual_runs import HOSTILE, UNUSUAL
 from harness.report.family_results import families_of
 from harness.report.page import page_of
 from harness.report.plots.base import log_axis, styles_of
+from harness.study.objective import parse_objective
 from harness.types import RESPONSE, Percentile
 
 CSS = (files("harness.report") / "templates" / "report.css").read_text(encoding="utf-8")
@@ -114,6 +115,17 @@ def test_a_short_trial_has_no_line_over_seconds():
     short = {**run.series, winner: replace(series, seconds=series.seconds[:4])}
     assert page_of(run).families[0].seconds is not None
     assert page_of(replace(run, series=short)).families[0].seconds is None
+
+
+@pytest.mark.parametrize(
+    ("objective", "bounds"),
+    [("p95 < 50 ms", [50.0]), ("ttft p95 < 7 ms", []), ("ttft p95 < 7 ms, p99 < 2 s", [2000.0])],
+)
+def test_seconds_are_bounded_by_clauses_on_the_response_alone(objective, bounds):
+    run = sample_run()
+    run = replace(run, objectives={"topics": parse_objective(objective)})
+    layout = page_of(run).families[0].seconds.layout
+    assert [shape["y0"] for shape in layout.get("shapes", ())] == bounds
 
 
 def test_seconds_without_an_answer_are_gaps_not_zeros():
