@@ -261,7 +261,11 @@ def server_metrics(found: Sequence[Series], start_s: float, end_s: float) -> Ser
         compute_output_ms=means.get("compute_output"),
         cache_hits=_count(hits),
         cache_misses=_count(grown.get(CACHE_MISSES)),
-        cache_ms=sum(in_cache) / requests.value / _US_PER_MS if requests.value >= _ONE else None,
+        cache_ms=(
+            sum(in_cache) / requests.value / _US_PER_MS
+            if in_cache and requests.value >= _ONE
+            else None
+        ),
         version=version,
     )
 

@@ -54,6 +54,7 @@ def test_every_figure_of_triton_but_the_batch_histogram_is_there() -> None:
     assert found.queue_ms == pytest.approx(3)
     assert found.compute_ms == pytest.approx(5.3)
     assert found.batch_sizes == {}
+    assert found.cache_ms is None, "nothing is told of a cache"
     assert 0 < found.requests_uncertainty <= 200
     assert not found.problem
 
