@@ -258,11 +258,12 @@ def _judged(families: Sequence[FamilyResults]) -> list[str]:
 def _facts(run: StoredRun) -> tuple[Setting, ...]:
     """The line under the title."""
     environment = run.manifest.get("environment") or {}
+    left_out = {one.name for one in run.failed}
     invalid = sum(not result.valid for result in run.every_trial)
     trials = count(len(run.every_trial)) + (f" ({count(invalid)} invalid)" if invalid else "")
     known = (
         ("Started", when(run.manifest.get("created_utc"))),
-        ("Variants served", count(len(run.variants))),
+        ("Variants served", count(sum(one.name not in left_out for one in run.variants))),
         ("Trials", trials),
         ("Machine", machine_words(environment)),
     )

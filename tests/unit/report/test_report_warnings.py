@@ -9,6 +9,7 @@ from sample_run import sample_run
 from harness.report.build import build_report
 from harness.report.cautions import warnings_of
 from harness.report.family_results import families_of
+from harness.report.page import page_of
 from harness.report.selection import lost_its_students
 from harness.report.terminal.run import has_warnings, verdict_summary, verdict_table, warning_lines
 from harness.types import FailedVariant, Generation, Role, StreamApi
@@ -50,6 +51,15 @@ def test_the_terminal_says_both_at_the_verdict_and_after_scores():
     assert "accuracy would be 91.0% instead of 2.0%" in printed(warning_lines(warned()))
     assert "topics-other-int8" in printed(verdict_table(warned()))
     assert "✕ Left out" in printed(verdict_table(warned()))
+
+
+def test_what_was_exported_and_not_served_is_not_counted_as_served():
+    run = sample_run()
+    name = run.variants[-1].name
+    lost = replace(FAILED, name=name, family="prose", cause="serving")
+    for failed, served in (((), 8), ((FAILED,), 8), ((lost,), 7)):
+        facts = {one.name: one.value for one in page_of(replace(run, failed=failed)).facts}
+        assert facts["Variants served"] == str(served)
 
 
 def test_both_reports_say_them(tmp_path):
