@@ -82,6 +82,14 @@ class Watcher:
     def results_replaced(self, results: Results) -> None:
         """Called when the test's numbers are counted anew from here on."""
 
+    def users_run(self, users: int, *, ramp_up: bool) -> None:
+        """Called when so many users of a closed loop run: at first, and after each change.
+
+        Args:
+            users: how many.
+            ramp_up: nothing is measured yet.
+        """
+
     def phase_changed(self) -> None:
         """Called when it has been decided at what time another phase of the test begins."""
 
@@ -250,10 +258,15 @@ class Conductor:
         if self.plan.is_open_loop:
             self._begin_measured(self.plan, self.results, self.plan.lead_s)
 
-    def _on_spawning_complete(self, **_: Any) -> None:
-        """All users run for the first time; of workers Locust waits for a second only."""
+    def _on_spawning_complete(self, user_count: int, **_: Any) -> None:
+        """All users run, as many as were asked for last; of workers Locust waits for a second only.
+
+        Somebody may have changed their number: on the page, or by a key.
+        """
         plan, results = self.plan, self.results
         if plan is not None and results is not None and not plan.is_open_loop and not plan.sweep:
+            for one in self.watchers:
+                one.users_run(user_count, ramp_up=self._ramps_up(results))
             gevent.spawn(self._begin_when_all_run, plan, results.test)
 
     def _begin_when_all_run(self, plan: Plan, test: str) -> None:

@@ -32,6 +32,7 @@ from harness.types import (
     Workload,
 )
 from harness.types.trials import numbered_repeat
+from harness.words.numbers import things
 from harness_locust.conductor import Conductor, Watcher
 from harness_locust.judgement import troubles_of
 from harness_locust.plan import Plan
@@ -66,6 +67,10 @@ class Watched:
     next_look_s: float | None = None
     counted_from_s: float = 0.0
     """When the statistics were reset, from the test's start."""
+    asked_users: int = 0
+    """How many were asked for when these began."""
+    changed_users: int | None = None
+    """How many they became within the measurement; None where they are as many all the time."""
     ended_s: float | None = None
     """When the test was over, from its start; None while it runs."""
     judged: bool = False
@@ -118,9 +123,10 @@ class ServingWatch(Watcher):
 
     def test_began(self, plan: Plan, results: Results) -> None:
         """Go on to read the server's counters."""
-        users = self._conductor.options.num_users or 1
         number = self.current.number + 1 if self.current else 1
-        self.current = Watched(number, plan, results, users, self._poll or ServerPoll(plan))
+        poll = self._poll or ServerPoll(plan)
+        self.current = Watched(number, plan, results, self._asked_users, poll)
+        self.current.asked_users = self._asked_users
         self._wake.clear()
         self._greenlet = gevent.spawn(self._watch, self.current)
 
@@ -129,10 +135,34 @@ class ServingWatch(Watcher):
         if self.current is not None:
             self.current.results = results
             # What is counted from here on is of as many users as there are now.
-            self.current.users = self._conductor.options.num_users or 1
+            self._note_edit(self.current)
+            self.current.users = self.current.changed_users or self.current.users
+            self.current.asked_users, self.current.changed_users = self._asked_users, None
             self.current.counted_from_s = self._elapsed_s()
             self.current.verdicts.clear()
             self.current.looked_s, self.current.next_look_s = 0.0, None
+
+    def users_run(self, users: int, *, ramp_up: bool) -> None:
+        """Nothing is counted yet while they ramp up; later, two loads are in one measurement."""
+        watched = self.current
+        if watched is None:
+            return
+        if ramp_up:
+            watched.users, watched.asked_users = users, self._asked_users
+        elif users != watched.users and watched.plan.users_shape is None:
+            watched.changed_users = users
+
+    @property
+    def _asked_users(self) -> int:
+        """What was typed, or stands in the page's form."""
+        return self._conductor.options.num_users or 1
+
+    def _note_edit(self, watched: Watched) -> None:
+        """The form may ask for another number before as many run."""
+        plan = watched.plan
+        of_one_number = not (plan.is_open_loop or plan.sweep or plan.users_shape)
+        if of_one_number and self._asked_users != watched.asked_users:
+            watched.changed_users = self._asked_users
 
     def phase_changed(self) -> None:
         """Read the counters at the phase's edge, not up to a second beside it."""
@@ -192,6 +222,7 @@ class ServingWatch(Watcher):
             watched.next_look_s = schedule.next_look(watched.looked_s)
 
     def _judge(self, watched: Watched, phase: PhaseResult, until_s: float) -> None:
+        self._note_edit(watched)
         plan, results = watched.plan, watched.results
         end_s = min(until_s, phase.start_s + phase.duration_s)
         load = load_of(watched, phase, end_s)
@@ -204,7 +235,9 @@ class ServingWatch(Watcher):
             workload=_judged_workload(plan, trial),
             served=ServerSide(_server_between(watched, *window_s, load), watched.poll.host),
             confidence=_schedule(plan).confidence_per_look,
-            spoilt="; ".join([*troubles_of(results, until_s), *_uncounted(watched)]),
+            spoilt="; ".join(
+                [*troubles_of(results, until_s), *_mixed(watched), *_uncounted(watched)]
+            ),
         )
         if assessment is not None:
             watched.verdicts[phase.name] = assessment
@@ -251,6 +284,15 @@ def _server_between(
     apart_s = counters.nearest_s(start_s) + counters.nearest_s(end_s)
     passed = apart_s * load.completed / load.duration_s if load.duration_s else 0.0
     return replace(server, requests_uncertainty=server.requests_uncertainty + ceil(passed))
+
+
+def _mixed(watched: Watched) -> Iterator[str]:
+    """Whether what was counted is of two loads: no number of users has such latencies."""
+    if watched.changed_users is not None:
+        yield (
+            f"{things(watched.users, 'user')} became {watched.changed_users:,} while the test was "
+            "measured: reset the statistics, or start a test of as many"
+        )
 
 
 def _uncounted(watched: Watched) -> Iterator[str]:

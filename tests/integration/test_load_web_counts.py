@@ -119,6 +119,27 @@ def test_tritons_count_and_ours_are_the_same_over_starts_and_stops(
     assert told_of_all > 20 * rounds
 
 
+def test_users_that_change_within_the_measurement_make_it_invalid(site: Site) -> None:
+    def measured() -> bool:
+        shown = site.shown
+        phases = [one["name"] for one in shown["phases"]]
+        return "measured" in phases and len(shown["series"]["at_s"]) > 1
+
+    site.wait_for_both()
+    site.begin(2)
+    wait_until(measured)
+    site.swarm(5)
+    wait_until(lambda: site.get("stats/requests")["user_count"] == 5)
+    site.stop()
+    verdict = site.shown["verdict"]
+    assert verdict["decision"] == "invalid"
+    assert "2 users became 5 while the test was measured" in " ".join(verdict["reasons"])
+    site.begin(5)
+    wait_until(measured)
+    site.stop()
+    assert "became" not in " ".join(site.shown["verdict"]["reasons"])
+
+
 def live(site: Site, asked: Round, worker: int, answered_so_far: Callable[[], int]) -> None:
     """From the start to the moment that all was reported."""
     load = {"rate": asked.rate} if asked.rate else {"spawn_rate": asked.spawn_rate}

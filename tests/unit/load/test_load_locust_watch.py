@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 BEGIN = """
 import harness_locust.patched
 from types import SimpleNamespace as Made
@@ -32,41 +34,43 @@ def test_no_test_of_a_session_is_taken_for_the_second_measurement_of_another() -
     assert told == ["False"] * 7
 
 
+WATCH = """
+from harness_locust.serving_watch import _mixed
+plan = Made(model="m", workload=workload, is_open_loop=False, sweep=(), users_shape=None)
+conductor = Made(options=Made(num_users=4), elapsed_s=3.0, watchers=[])
+watch = ServingWatch(conductor)
+watch.current = Watched(1, plan, None, 4, poll, asked_users=4)
+watch.users_run(4, ramp_up=True)
+"""
+
+
 def test_after_a_reset_the_trial_is_of_as_many_users_as_there_are_now() -> None:
     told = said(
-        "conductor = Made(options=Made(num_users=1), elapsed_s=3.0, watchers=[])\n"
-        "watch = ServingWatch(conductor)\n"
-        "watch.current = Watched(1, plan, None, 1, poll)\n"
-        "conductor.options.num_users = 16\n"
+        WATCH + "conductor.options.num_users = 16\n"
+        "watch.users_run(16, ramp_up=False)\n"
+        "print(len(list(_mixed(watch.current))))\n"
         "watch.results_replaced(None)\n"
+        "print(len(list(_mixed(watch.current))))\n"
         "print(_trial(watch.current, phase, 1.0).workload.concurrency)"
     )
-    assert told == ["16"]
+    assert told == ["1", "0", "16"]
 
 
-def test_users_that_come_and_go_are_not_judged_as_a_loop_that_keeps_so_many_in_flight() -> None:
+def test_users_that_change_while_they_ramp_up_are_one_load() -> None:
     told = said(
-        "from harness.types.workloads import parse_shape\n"
-        "from harness_locust.serving_watch import _judged_workload\n"
-        "trial = _trial(Watched(1, plan, None, 8, poll), phase, 1.0)\n"
-        "for plan.users_shape in (None, parse_shape('sine:0..1/60s')):\n"
-        "    print(_judged_workload(plan, trial).keeps_in_flight)"
+        WATCH + "conductor.options.num_users = 16\n"
+        "watch.users_run(16, ramp_up=True)\n"
+        "watch._note_edit(watch.current)\n"
+        "print(len(list(_mixed(watch.current))))\n"
+        "print(_trial(watch.current, phase, 1.0).workload.concurrency)"
     )
-    assert told == ["True", "False"]
+    assert told == ["0", "16"]
 
 
-def test_a_row_of_the_series_has_a_column_for_each_number_of_a_stream() -> None:
-    told = said(
-        "from harness.load.records.series import HistoryPoint, StreamPoint\n"
-        "from harness_locust.session_log import _series_rows\n"
-        "stream = StreamPoint(9.0, 2.0, {'ttft': {'p50': 5.0, 'p95': None}})\n"
-        "points = [HistoryPoint(0.0, 1.0, 2.0, 2.0, 7.0, 6.0, 8.0, 9.0, {'timeout': 3}, 0, one)\n"
-        "          for one in (None, stream)]\n"
-        "history = Made(points=lambda until_s: points)\n"
-        "results = Made(test='t', history=history, phase_at=lambda at_s: 'measured')\n"
-        "plain, streamed = _series_rows(Watched(1, plan, results, 1, poll))\n"
-        "print('stream' in plain, plain['failed'], set(streamed) == {*plain,\n"
-        "      'output_tokens_per_s', 'good_per_s', 'ttft_p50_ms', 'ttft_p95_ms'})\n"
-        "print(streamed['output_tokens_per_s'], streamed['ttft_p50_ms'], streamed['ttft_p95_ms'])"
-    )
-    assert told == ["False", "3", "True", "9.0", "5.0", "None"]
+@pytest.mark.parametrize(
+    "change", ["conductor.options.num_users = 5", "watch.users_run(5, ramp_up=False)"]
+)
+def test_users_that_change_within_the_measurement_make_two_loads_of_it(change: str) -> None:
+    """Asked for on the page, where not all of them need to run yet; or brought by a key."""
+    told = said(WATCH + change + "\nwatch._note_edit(watch.current)\nprint(*_mixed(watch.current))")
+    assert " ".join(told).startswith("4 users became 5 while the test was measured")
