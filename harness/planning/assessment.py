@@ -332,7 +332,7 @@ def best(assessments: Iterable[Assessment]) -> Assessment | None:
 def _findings(slo: ServiceLevelObjective, result: TrialResult) -> list[Judgement]:
     """A finding for each load clause, and for the errors where no clause names them."""
     clauses = load_clauses(slo)
-    if result.goodput is not None and result.goodput.clauses != request_bounds(slo):
+    if result.goodput is not None and {*result.goodput.clauses} != {*request_bounds(slo)}:
         # Counted request by request by another objective's clauses: it says nothing of these.
         result = replace(result, goodput=None)
     findings = [judge_load(clause, result) for clause in clauses]

@@ -109,6 +109,13 @@ def test_goodput_of_other_clauses_says_nothing() -> None:
     assert "not counted by the clauses of this objective" in other.reason
 
 
+def test_goodput_of_the_same_clauses_in_another_order_is_the_same() -> None:
+    clauses = SLO.text.split(", ")
+    other = assess(parse_objective(", ".join(reversed(clauses))), result_of())
+    assert len(clauses) > 2
+    assert other.decision is Decision.PASS
+
+
 def test_the_journal_the_tidy_table_and_the_terminal_have_them(tmp_path) -> None:
     result = result_of()
     with RunFolder.create(tmp_path / "run", {"schema_version": 1}) as folder:
