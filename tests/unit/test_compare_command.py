@@ -13,6 +13,7 @@ from harness.cli.main import run_command
 from harness.flow.review.releases import compare_runs
 from harness.planning.review.differences import WorseningTolerance, parse_tolerance
 from harness.statistics.paired import paired_loss
+from harness.types.estimates import Pricing
 from harness.types.review import Change
 
 STUDENT = "topics-student-fp32"
@@ -222,6 +223,32 @@ def test_an_objective_that_is_written_otherwise_is_the_same(earlier, tmp_path):
     )
     assert row(compared(earlier, later), "throughput", variant="").change is Change.SAME
     assert run_command(["compare", str(earlier), str(later)]) == 0
+
+
+@pytest.mark.parametrize(
+    "other", [Pricing("four", 1.0), Pricing("two", 2.0), Pricing("two", 1.0, rule="estimate"), None]
+)
+def test_costs_at_other_prices_are_not_compared(tmp_path, other):
+    """A dearer machine makes no release slower."""
+    asked = manifest(study__objective="p95 < 50 ms, accuracy >= 90% of teacher, cost < 9/1M")
+
+    def priced(pricing):
+        def change(run):
+            trials = tuple(replace(one, pricing=pricing) for one in slower(1.0)(run).trials)
+            return replace(run, trials=trials)
+
+        return change
+
+    two = Pricing("two", 1.0)
+    folders = [
+        write_topics(tmp_path / name, manifest=asked, change=priced(pricing))
+        for name, pricing in (("before", two), ("same", two), ("after", other))
+    ]
+    assert row(compared(*folders[:2]), "cost").change is Change.SAME
+    found = row(compared(folders[0], folders[2]), "cost")
+    assert found.change is Change.NOT_COMPARABLE
+    if other is not None:
+        assert found.reason.startswith("other price: two at 1 USD/h before, ")
 
 
 def test_another_study_has_nothing_to_compare(earlier, tmp_path):

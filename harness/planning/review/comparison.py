@@ -26,12 +26,13 @@ from harness.types import (
     Trial,
     TrialResult,
 )
+from harness.types.estimates import Pricing
 from harness.types.latency import UNBOUNDED_MS
 from harness.types.losses import Estimate
 from harness.types.metrics import MetricKind
 from harness.types.review import Change, ComparedMetric, Figure, RunComparison
 from harness.words.labels import trial_words
-from harness.words.numbers import asked_percent, factor, number
+from harness.words.numbers import asked, asked_percent, factor, number
 
 SAME_SIZE = 0.001
 """Sizes this close are one: an export writes names and dates of a few bytes into its file."""
@@ -231,6 +232,7 @@ class _Pair:
                 self._load_figure(metric, after, later=True),
             )
             reason = self._other_machine() or _without(figures)
+            reason = reason or _other_price(metric, before, after)
             difference = None if reason else _difference(*figures)
             reason = reason or "the same configuration and load"
             yield self._compared(
@@ -321,6 +323,20 @@ def _without(figures: tuple[Figure | None, Figure | None]) -> str:
     if any(one.value >= UNBOUNDED_MS for one in both):
         return "unbounded: the queue of a trial never drained"
     return ""
+
+
+def _other_price(metric: str, before: TrialResult, after: TrialResult) -> str:
+    """Why two costs are not compared: what the machine costs is no doing of a release's."""
+    first, second = before.pricing, after.pricing
+    is_cost = metric_named(metric).kind is MetricKind.COST
+    if not is_cost or first is None or second is None or first == second:
+        return ""
+    return f"other price: {_price_words(first)} before, {_price_words(second)} after"
+
+
+def _price_words(pricing: Pricing) -> str:
+    estimated = ", estimated" if pricing.is_estimate else ""
+    return f"{pricing.instance} at {asked(pricing.usd_per_hour)} USD/h{estimated}"
 
 
 def _difference(before: Figure | None, after: Figure | None) -> Estimate | None:
