@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import shutil
 from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
@@ -366,6 +367,18 @@ def test_costs_and_what_is_saved_are_on_the_page(priceable):
     page = (priceable / "decision.md").read_text()
     assert "1,000 USD paid back after" in page
     assert run_command(["decide", str(priceable), "--weights", "accuracy=1,cost=1"]) == 0
+
+
+def test_costs_of_runs_on_different_machines_are_a_risk(priceable, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(priceable, other)
+    for run, instance in ((priceable, "c7i.large"), (other, "c7i.xlarge")):
+        command = ["cost", str(run), "--measured-on", "c7i.large", "--instance", instance]
+        assert run_command(command) == 0
+    (found,) = review_runs([priceable, other]).matrices
+    told = [risk.text for risk in found.risks if risk.kind == "machine"]
+    assert told == ["costs are of different machines: on c7i.large, on c7i.xlarge"]
+    assert not any(risk.kind == "machine" for risk in matrix(priceable).risks)
 
 
 def test_a_demand_of_less_than_one_a_second_is_not_none(priceable):

@@ -131,7 +131,7 @@ def _matrix(
         next_step=verdict.next_step if verdict else "finish the run with --resume",
         reference=_name(chosen, teacher, named=named) if teacher else "",
         risks=tuple(risk for part in parts for risk in _risks(part, recommended))
-        + tuple(_between(parts)),
+        + tuple(_between(parts, candidates)),
         facts=tuple(fact for part in parts for fact in part.added.facts(family.name)),
         shared=_shared_draws(parts[0], metrics, seed) if not named else {},
     )
@@ -358,8 +358,12 @@ def _slices(part: _Part, variant: ModelVariant) -> Iterator[Risk]:
         yield Risk("slice", text, str(part.folder))
 
 
-def _between(parts: Sequence[_Part]) -> Iterator[Risk]:
+def _between(parts: Sequence[_Part], candidates: Sequence[DecisionCandidate]) -> Iterator[Risk]:
     """What differs between the runs of one matrix."""
+    costs = [one.figure(COST) for one in candidates]
+    priced_on = {one.note.partition(",")[0] for one in costs if one is not None}
+    if len(parts) > 1 and len(priced_on) > 1:
+        yield Risk("machine", f"costs are of different machines: {', '.join(sorted(priced_on))}")
     machines = {str(part.folder): machine_of(part.run.manifest) for part in parts}
     if len(set(machines.values())) > 1:
         told = "; ".join(f"{run}: {words or 'not known'}" for run, words in machines.items())
