@@ -13,6 +13,7 @@ import scipy
 from harness.types import LoadMode, ServingConfig, TrialResult, WireProtocol
 from harness.types.estimates import Interval
 from harness.types.offline import BatchCurve, BatchPoint, CurveSource, OfflineSpread
+from harness.types.workloads import Mix
 from harness.words.numbers import asked_percent, count, percent, span
 
 CONFIDENCE = 0.95
@@ -31,6 +32,8 @@ class ClosedLoad:
     protocol: WireProtocol
     batch_size: int
     in_flight: int
+    length_mix: Mix = ()
+    """Lengths that the requests were drawn from, and their weights; empty: those of the data."""
 
 
 def by_load(trials: Iterable[TrialResult]) -> dict[ClosedLoad, list[TrialResult]]:
@@ -53,6 +56,7 @@ def by_load(trials: Iterable[TrialResult]) -> dict[ClosedLoad, list[TrialResult]
             workload.protocol,
             workload.client_batch_size,
             workload.concurrency,
+            workload.length_mix,
         )
         found.setdefault(load, []).append(one)
     return found

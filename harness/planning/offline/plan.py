@@ -210,13 +210,16 @@ def best_loads(
 ) -> dict[int, tuple[ClosedLoad, list[TrialResult], Interval]]:
     """By batch size, the load with the highest rate, with its trials and that rate.
 
-    Loads whose rate has no interval are left out.
+    Loads of the data's own lengths come first. Those whose rate has no interval are left out.
     """
     found: dict[int, tuple[ClosedLoad, list[TrialResult], Interval]] = {}
     for load, results in by_load(trials).items():
         rate = rate_of(results, scatter)
         known = found.get(load.batch_size)
-        if rate is not None and (known is None or rate.value > known[2].value):
+        if rate is None:
+            continue
+        place = (not load.length_mix, rate.value)
+        if known is None or place > (not known[0].length_mix, known[2].value):
             found[load.batch_size] = (load, results, rate)
     return found
 

@@ -148,3 +148,19 @@ def test_of_each_batch_the_load_of_the_highest_rate():
 def test_variation_from_second_to_second():
     assert variation_of_seconds([90.0, 110.0]) == pytest.approx(np.sqrt(200) / 100)
     assert variation_of_seconds([100.0]) == 0
+
+
+def test_loads_of_other_lengths_are_no_repetitions():
+    """Loaded by hand with long texts a model gives a tenth: that is no slow machine."""
+    usual = result(STUDENT, 1000.0)
+
+    def at(length, rate):
+        workload = dataclasses.replace(usual.trial.workload, length_mix=((length, 1.0),))
+        trial = dataclasses.replace(usual.trial, workload=workload)
+        return dataclasses.replace(again(usual, rate, 0), trial=trial)
+
+    trials = [at(8, 9000.0), usual, again(usual, 1010.0, 3), again(usual, 990.0, 5), at(512, 100.0)]
+    assert sorted(map(len, by_load(trials).values())) == [1, 1, 3]
+    ((load, results, rate),) = best_loads(trials).values()
+    assert (load.length_mix, len(results)) == ((), 3)
+    assert rate.value == pytest.approx(1000.0, rel=0.001)
