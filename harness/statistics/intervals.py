@@ -257,7 +257,9 @@ def _extremes(sums: RowSums, rows: Floats, rows_a_unit: float) -> Floats | None:
     unit not seen may lie.
     """
     if sums.possible is not None:
-        return _two_extremes(sums, sums.possible) * rows_a_unit
+        # Of two side by side they are in order, also where the second is nothing with the worst.
+        beside = sums.apart is not None
+        return (sums.possible if beside else _two_extremes(sums, sums.possible)) * rows_a_unit
     seen = _of_mean_weight(rows, sums.apart)
     values = sums.of_sums(rows.sum(axis=0) + seen)
     if np.ptp(values) <= _ALIKE * abs(values).max() and sums.apart is not None:

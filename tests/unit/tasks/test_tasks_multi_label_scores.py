@@ -285,6 +285,17 @@ def test_the_interval_of_a_perfect_average_precision_is_not_certain():
     assert 0.9 < found.low < 0.99
 
 
+def test_of_one_row_with_a_label_no_share_of_the_teachers_average_precision_is_certain():
+    truth = np.arange(20)[:, None] == 3
+    perfect = average_precision_sums(truth, truth.astype(float))
+    beside = bounds(side_by_side(perfect, perfect), seed=0)
+    assert (beside.low, beside.high) == (None, None)  # the teacher's own may be nothing
+    several = np.arange(20)[:, None] % 4 == 3
+    perfect = average_precision_sums(several, several.astype(float))
+    beside = bounds(side_by_side(perfect, perfect), seed=0)
+    assert beside.low is None or beside.low < 1 < beside.high
+
+
 def test_twenty_rows_all_right_are_not_certainly_all_right():
     truth = np.eye(4, dtype=bool)[np.arange(20) % 4]
 
