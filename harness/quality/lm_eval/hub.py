@@ -41,7 +41,9 @@ def hub_or_cache(*, needed: bool) -> Iterator[Hub]:
 
 def _reachable(url: str) -> bool:
     proxy = next((os.environ[n] for n in ("HTTPS_PROXY", "https_proxy") if os.environ.get(n)), "")
-    parts = urlsplit(proxy or url)
+    asked = proxy or url
+    # Clients take `proxy:3128` for one of http; without a scheme it would be no host at all.
+    parts = urlsplit(asked if "://" in asked else f"http://{asked}")
     port = parts.port or (80 if parts.scheme == "http" else 443)
     try:
         with socket.create_connection((parts.hostname or "", port), timeout=PROBE_TIMEOUT_S):

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from harness.errors import DataError, UsageError
+from harness.quality.lm_eval import hub
 from harness.quality.lm_eval.generation import Prompt, Stop, generation_settings, not_kept_of
 from harness.quality.lm_eval.streamed import StreamScorer
 from harness.quality.lm_eval.tasks import Chat, LoadedTask, TaskRequest, load_tasks
@@ -229,3 +230,26 @@ def test_a_chat_template_is_another_task_to_the_journal(folder: Path) -> None:
     )
     assert len({plain.digest, chat.digest, turns.digest}) == 3
     assert (plain.chat, chat.chat) == (None, Chat())
+
+
+@pytest.mark.parametrize(
+    ("proxy", "asked"),
+    [
+        ("", ("hub.example", 443)),
+        ("http://proxy.example:3128", ("proxy.example", 3128)),
+        ("proxy.example:3128", ("proxy.example", 3128)),
+        ("http://user:secret@proxy.example", ("proxy.example", 80)),
+    ],
+)
+def test_the_hub_is_looked_for_through_the_proxy_as_clients_write_it(monkeypatch, proxy, asked):
+    found = []
+
+    def connect(address, timeout):
+        found.append(address)
+        raise OSError
+
+    monkeypatch.setattr(hub.socket, "create_connection", connect)
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    monkeypatch.delenv("https_proxy", raising=False)
+    assert not hub._reachable("https://hub.example")
+    assert found == [asked]
