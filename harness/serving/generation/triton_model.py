@@ -53,6 +53,8 @@ class _Stream:
     prefix: str
     """What the first text begins with: the prompt, or nothing."""
     streamed: bool
+    before: Sequence[int] = ()
+    """The prompt's last tokens, where the prompt is sent."""
     is_cancelled: bool = False
     looked_s: float = 0.0
     kept: list[Piece] = field(default_factory=list)
@@ -134,7 +136,12 @@ class TritonPythonModel:
         flags = {name: _flag(inputs, name, default=True) for name in (names.STREAM, _EXCLUDE)}
         prefix = "" if flags[_EXCLUDE] else self._prompt_text(inputs, prompt)
         stream = _Stream(
-            sender, _outputs(request, inputs), len(prompt), prefix, flags[names.STREAM]
+            sender,
+            _outputs(request, inputs),
+            len(prompt),
+            prefix,
+            flags[names.STREAM],
+            prompt[-_SEAM_TOKENS:] if prefix else (),
         )
         self._streams[id(stream)] = stream
         try:
@@ -238,11 +245,23 @@ class TritonPythonModel:
             if not is_last:
                 return
             piece = _joined(stream.kept)
+        if stream.prefix and piece.tokens:
+            stream.prefix += self._space_between(stream.before, piece.tokens[0])
         flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if is_last else 0
         stream.sender.send(_response(stream, piece), flags=flags)
         stream.prefix = ""
         if is_last:
             self._streams.pop(id(stream), None)
+
+    def _space_between(self, before: Sequence[int], first: int) -> str:
+        """The space that stands before a word within a text and not where a text begins with it.
+
+        Decoders of SentencePiece's kind leave it out of an answer, which begins a text of its own.
+        """
+        known, whole, alone = (
+            str(self._tokenizer.decode(tokens)) for tokens in (before, [*before, first], [first])
+        )
+        return " " if alone and whole == f"{known} {alone}" else ""
 
     def _look_who_left(self, now: float) -> None:
         """Ask Triton; each question is a round trip, so not at every step."""
@@ -253,6 +272,8 @@ class TritonPythonModel:
 
 
 _EXCLUDE = names.EXCLUDE_INPUT_IN_OUTPUT
+_SEAM_TOKENS = 8
+"""Of a prompt's end: enough for a whole character before an answer."""
 _RETURNED = {
     names.FINISH_REASON: names.RETURN_FINISH_REASON,
     names.NUM_INPUT_TOKENS: names.RETURN_NUM_INPUT_TOKENS,

@@ -66,6 +66,7 @@ class Sender:
     def __init__(self, lost=()):
         self.lost, self.count = lost, 0
         self.tokens, self.errors, self.ended = [], [], False
+        self.text = ""
 
     def send(self, response, flags=0):
         self.count += 1
@@ -77,6 +78,7 @@ class Sender:
             self.errors.append(response.error.args)
         else:
             self.tokens += response.tensors["token_ids"].tolist()
+            self.text += response.tensors["text_output"][0].decode()
 
     def is_cancelled(self):
         return False
@@ -205,6 +207,21 @@ def test_a_failed_step_is_told_and_whoever_comes_next_is_served(instance, log_fa
     assert following.tokens == [3, 4, 5, 6]
     assert all(thread.is_alive() for thread in made._threads)
     assert bool(Logger.lines) is not log_fails
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("prompt", [{"text_input": "w1"}, {"input_ids": [1]}])
+def test_a_text_that_begins_with_its_prompt_is_that_of_all_its_tokens(instance, prompt, streamed):
+    """Also where the decoder puts no space before a text's first word, as SentencePiece's."""
+    made, sender = instance(), Sender()
+    asked = '{"max_tokens": 3}'
+    flags = {"stream": [streamed], "exclude_input_in_output": [False]}
+    made.execute([Request(sender, **prompt, **flags, sampling_parameters=asked)])
+    until(lambda: sender.ended)
+    assert sender.text == made._tokenizer.decode([1, *sender.tokens]) == "w1 w2 w3 w4"
+    alone = ask(made, [1], 3)
+    until(lambda: alone.ended)
+    assert alone.text == "w2 w3 w4"
 
 
 def test_who_is_refused_and_cannot_be_told_takes_nobody_along(instance):
