@@ -138,12 +138,20 @@ def _speed_cells(family: FamilyResults, name: str) -> tuple[Cell, ...]:
     return (
         numeric(number(rate), rate, ratio),
         numeric(milliseconds(value), value, interval),
-        decision_cell(standing(family, best)[0]),
+        _left_out_cell(family, name) or decision_cell(standing(family, best)[0]),
     )
 
 
+def _left_out_cell(family: FamilyResults, name: str) -> Cell | None:
+    """What stands in a decision's place, as on the terminal; None where the variant is there."""
+    failed = next((one for one in family.failed if one.name == name), None)
+    return None if failed is None else Cell("Left out", failed.cause, tone="fail", symbol="✕")
+
+
 def _no_trial_cell(family: FamilyResults, name: str) -> Cell:
-    """Why a served variant has no best trial."""
+    """Why a variant has no best trial."""
+    if (left_out := _left_out_cell(family, name)) is not None:
+        return left_out
     rejections = family.verdict.rejected if family.verdict else ()
     if any(r.variant == name and r.cause == "quality" for r in rejections):
         return decision_cell(Decision.FAIL, "on quality")

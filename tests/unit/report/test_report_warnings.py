@@ -62,6 +62,15 @@ def test_what_was_exported_and_not_served_is_not_counted_as_served():
         assert facts["Variants served"] == str(served)
 
 
+def test_the_table_of_models_says_what_was_left_out_as_the_terminal_does():
+    tested, untested = "topics-student-fp32", "topics-tiny-fp32"
+    lost = tuple(replace(FAILED, name=one, cause="serving") for one in (tested, untested))
+    table = page_of(replace(sample_run(), failed=lost)).families[0].models
+    place = [column.title for column in table.columns].index("Decision")
+    decisions = {row[0].text: row[place].plain for row in table.rows}
+    assert decisions[tested] == decisions[untested] == "✕ Left out (serving)"
+
+
 def test_both_reports_say_them(tmp_path):
     html, markdown = build_report(warned(), tmp_path)
     page = " ".join(html.read_text().replace("&#39;", "'").split())
