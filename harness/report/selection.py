@@ -92,10 +92,13 @@ def standing(family: FamilyResults, result: TrialResult) -> tuple[Decision, str]
     """What the verdict makes of a variant's best trial, and the cause it recorded against it.
 
     A trial that met the objective once is not a pass where its fresh measurement did not, or where
-    the variant's quality is not decided: one row says one thing.
+    the variant's quality is not decided: one row says one thing. Nor is one of a variant that its
+    quality rules out, as beside a teacher that was exchanged after the trial.
     """
     rejected = family.verdict.rejected if family.verdict else ()
-    trial_id = result.trial.trial_id
+    variant, trial_id = result.trial.variant, result.trial.trial_id
+    if any((one.variant, one.cause) == (variant, "quality") for one in rejected):
+        return Decision.FAIL, "quality"
     cause = next((one.cause for one in rejected if one.trial_id == trial_id), "")
     if result.decision is not Decision.PASS or cause in _STILL_PASSES:
         return result.decision, cause

@@ -169,3 +169,6 @@ def test_a_row_says_one_thing_where_the_fresh_measurement_does_not_bear_it_out(t
         assert selection.standing(told, best) == (expected, cause)
     slow = replace(best, decision=Decision.FAIL)
     assert selection.standing(topics, slow) == (Decision.FAIL, "")
+    ruled_out = Rejection(best.trial.variant, None, "quality", "accuracy keeps 80.0%")
+    told = replace(topics, verdict=replace(topics.verdict, rejected=(ruled_out,)))
+    assert selection.standing(told, best) == (Decision.FAIL, "quality")
