@@ -145,13 +145,16 @@ class FamilyResults:
         """A variant's trials, in the order they were measured."""
         return tuple(result for result in self.trials if result.trial.variant == name)
 
-    def quality_floor(self, metric: str) -> float | None:
-        """The objective's bound on a metric, in the metric's own unit."""
-        clause = next((c for c in self.constraints if c.metric == metric), None)
-        if clause is None or not clause.relative_to_teacher:
-            return clause.value if clause else None
+    def quality_floor(self, metric: str) -> tuple[float, Constraint] | None:
+        """The objective's strictest bound on a metric, in the metric's own unit, and its clause."""
         teacher = reference_score(self, metric)
-        return clause.value * teacher.value if teacher else None
+        bounds = [
+            (one.value * (teacher.value if teacher and one.relative_to_teacher else 1.0), one)
+            for one in self.constraints
+            if one.metric == metric and (teacher or not one.relative_to_teacher)
+        ]
+        strictest = min if metric_named(metric).lower_is_better else max
+        return strictest(bounds, key=lambda bound: bound[0], default=None)
 
 
 def _of_task(score: QualityScore) -> bool:

@@ -42,6 +42,7 @@ from harness.words.numbers import (
     factor,
     heading,
     megabytes,
+    metric_span,
     metric_value,
     millions,
     milliseconds,
@@ -177,6 +178,15 @@ def _quality_tile(family: FamilyResults, name: str) -> Tile | None:
     bounds = span(low, relative_value(metric, score.relative_high))
     interval = f"{bounds} (95% interval)" if bounds else ""
     value = relative_value(metric, score.relative_to_teacher)
+    clauses = [one for one in family.constraints if one.metric == metric]
+    if clauses and not any(one.relative_to_teacher for one in clauses):
+        # What is asked of the metric itself is not to be held against a share of the teacher's.
+        ends = metric_span(metric, score.low, score.high)
+        own = f"{ends} (95% interval)" if ends else ""
+        kept = f"{value} {relative_title(score)}"
+        return Tile(
+            heading(metric), metric_value(metric, score.value), "", _known(own, kept, asked)
+        )
     return Tile("Quality", value, "", _known(relative_title(score), interval, asked))
 
 
@@ -193,9 +203,9 @@ def _size_tile(family: FamilyResults, name: str) -> Tile | None:
 
 
 def _asked(family: FamilyResults, metric: str) -> str:
-    """The objective's clause on a metric, as it was written."""
-    clause = next((c for c in family.constraints if c.metric == metric), None)
-    return f"asked: {clause.text}" if clause else ""
+    """The objective's clauses on a metric, as they were written."""
+    clauses = ", ".join(one.text for one in family.constraints if one.metric == metric)
+    return f"asked: {clauses}" if clauses else ""
 
 
 def _known(*details: str) -> tuple[str, ...]:

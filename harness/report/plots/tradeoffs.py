@@ -24,7 +24,7 @@ from harness.report.plots.base import (
     safe,
 )
 from harness.report.selection import best_of_variant, measured, pareto_front, percentile_of
-from harness.types import QualityScore, TrialResult
+from harness.types import Constraint, QualityScore, TrialResult
 from harness.types.latency import UNBOUNDED_MS
 from harness.words.numbers import heading, metric_span, metric_title, metric_value, things
 
@@ -210,7 +210,8 @@ def _ring(family: FamilyResults, metric: str) -> list[Json]:
 def _layout(
     family: FamilyResults, metric: str, trials: Sequence[TrialResult], *, lower: bool
 ) -> Json:
-    clause, floor = family.latency_constraint, family.quality_floor(metric)
+    clause, asked = family.latency_constraint, family.quality_floor(metric)
+    floor = asked[0] if asked else None
     best = [
         one for name in family.names if (one := best_of_variant(family, name)) in trials and one
     ]
@@ -231,7 +232,7 @@ def _layout(
             range=_quality_range(family, metric, floor, lower=lower),
         ),
         shapes=_bounds(family, metric, floor, lower=lower),
-        annotations=_bound_notes(family, metric, floor),
+        annotations=_bound_notes(family, metric, asked),
     )
     if unloaded:
         layout["xaxis2"] = axis(
@@ -293,16 +294,17 @@ def _met_area(family: FamilyResults, metric: str, floor: float | None, *, lower:
     }
 
 
-def _bound_notes(family: FamilyResults, metric: str, floor: float | None) -> list[Json]:
+def _bound_notes(
+    family: FamilyResults, metric: str, asked: tuple[float, Constraint] | None
+) -> list[Json]:
     clause = family.latency_constraint
     notes = []
     if clause:
         place = {"x": math.log10(clause.value), "xanchor": "right", "xshift": -4}
         notes.append(note(clause.text, xref="x", yref="paper", y=0.02, yanchor="bottom", **place))
-    wanted = next((c.text for c in family.constraints if c.metric == metric), "")
-    if floor is not None and wanted:
+    if asked is not None:
+        floor, wanted = asked
+        ends = {"y": _shown(metric, floor), "yanchor": "top"}
         place = {"x": 0.01, "xanchor": "left", "yshift": -3}
-        notes.append(
-            note(wanted, xref="paper", yref="y", y=_shown(metric, floor), yanchor="top", **place)
-        )
+        notes.append(note(wanted.text, xref="paper", yref="y", **ends, **place))
     return notes

@@ -8,6 +8,8 @@ from unusual_runs import interrupted, no_server_metrics, single_variant
 
 from harness.report import selection
 from harness.report.family_results import families_of, reference_score
+from harness.report.findings import finding_of
+from harness.study.objective import parse_objective
 from harness.types import CONFIRM, Decision, Rejection, Role, ServerMetrics
 from harness.words.labels import short_names
 
@@ -32,7 +34,9 @@ def test_the_objectives_quality_metric_comes_first(topics):
 
 
 def test_a_relative_floor_is_the_factor_of_the_teachers_own_value(topics):
-    assert topics.quality_floor("accuracy") == pytest.approx(0.9 * 0.8213)
+    floor, clause = topics.quality_floor("accuracy")
+    assert floor == pytest.approx(0.9 * 0.8213)
+    assert clause.text == "accuracy >= 90% of teacher"
     assert topics.quality_floor("macro_f1") is None
 
 
@@ -139,6 +143,36 @@ def test_no_point_beats_the_pareto_front_in_both(points, lower_is_better):
     for latency, quality in points:
         assert any(x <= latency and sign * y >= sign * quality for x, y in front)
     assert front == sorted(set(front))
+
+
+@pytest.mark.parametrize(
+    ("objective", "floor"),
+    [
+        ("accuracy >= 90% of teacher, accuracy >= 75%", 0.75),
+        ("accuracy >= 70%, accuracy >= 90% of teacher", 0.9 * 0.8213),
+    ],
+)
+def test_of_two_bounds_on_a_quality_the_strictest_is_drawn(topics, objective, floor):
+    asked = replace(topics, objective=parse_objective(objective))
+    assert asked.quality_floor("accuracy")[0] == pytest.approx(floor)
+
+
+@pytest.mark.parametrize(
+    ("objective", "label", "value"),
+    [
+        ("accuracy >= 75%", "Accuracy", "79.7%"),
+        ("accuracy >= 90% of teacher", "Quality", "97.1%"),
+        ("accuracy >= 75%, accuracy >= 90% of teacher", "Quality", "97.1%"),
+        ("p95 < 50 ms", "Quality", "97.1%"),
+    ],
+)
+def test_what_is_asked_of_the_metric_itself_stands_beside_the_metric(
+    topics, objective, label, value
+):
+    found = finding_of(replace(topics, objective=parse_objective(objective)))
+    (tile,) = [one for one in found.tiles if one.label in {"Accuracy", "Quality"}]
+    assert (tile.label, tile.value) == (label, value)
+    assert (f"asked: {objective}" in tile.details) is objective.startswith("accuracy")
 
 
 @pytest.mark.parametrize(
