@@ -156,7 +156,10 @@ def _value(candidate: DecisionCandidate, metric: str) -> float:
 
 
 def _gains(values: Floats, used: Iterable[str]) -> Floats:
-    """Logarithms, higher is better; draws at or below 0 are as bad as can be."""
+    """Logarithms, higher is better; a draw at or below 0 counts as next to nothing.
+
+    That is the worst of a throughput, and the best of a cost.
+    """
     signs = np.array([-1.0 if metric_named(name).lower_is_better else 1.0 for name in used])
     tiny = np.finfo(np.float64).tiny
     return np.asarray(signs * np.log(np.maximum(values, tiny)))
