@@ -95,7 +95,8 @@ UNITS: Mapping[str, str] = {
     "reference_change_p5_nats": "nats per reference",
 }
 SHARES = frozenset({"right_to_wrong", "wrong_to_right", "agreement", "greedy_agreement", "ece"})
-COSINES = frozenset({"cosine_mean", "cosine_p5"})
+COSINES = frozenset({"cosine_mean", "cosine_p5", "pearson_with_teacher", "spearman_with_teacher"})
+"""Measures that are told apart near 1; a correlation is the cosine of what is centred."""
 SHARES |= {"ece_after", "label_agreement", "entity_agreement", "draft_acceptance"}
 SHARES |= {f"draft_accepted_{place}" for place in range(1, 5)}
 

@@ -70,6 +70,12 @@ def test_thresholds_of_a_router_are_told_apart():
     assert len({numbers.threshold(one) for one in THRESHOLDS}) == len(THRESHOLDS)
 
 
+@pytest.mark.parametrize("measure", ["cosine_mean", "pearson_with_teacher"])
+def test_what_is_nearly_1_is_not_1(measure):
+    assert labels.measure_words(measure, 0.9987) == "0.9987"
+    assert labels.measure_span(measure, 0.9961, 0.9987) == f"0.9961{EN_DASH}0.9987"
+
+
 def test_nothing_has_no_sign():
     assert {numbers.percent(one) for one in (0.0, -0.0, 2e-16, -2e-16)} == {"0.0%"}
 
