@@ -76,7 +76,8 @@ def parse_target(
 
     Raises:
         UsageError: no host, no port where the scheme has no usual one, an unknown scheme, more
-            than a host, a port and over HTTP a path, or a header that cannot be sent.
+            than a host, a port and over HTTP a path (a password, for one), or a header that cannot
+            be sent.
     """
     _check_headers(headers)
     try:
@@ -85,6 +86,11 @@ def parse_target(
         (host or "").encode("idna")  # as name resolution will, which would not say it as well
     except ValueError as error:
         raise UsageError(f"'{address}' is not a server address: {error}") from error
+    if parts.username is not None:  # not repeated: there may be a password in it
+        raise UsageError(
+            f"the address of {host} holds a name or a password, which is not sent",
+            next_step="send it as a header: --header 'Authorization: Basic ...'",
+        )
     if parts.scheme == "https" and port is None:
         port = 443
     known = parts.scheme in PLAIN_SCHEMES + ENCRYPTED_SCHEMES
@@ -94,7 +100,7 @@ def parse_target(
             f"'{address}' is not a server address: /v2 is added to it",
             next_step=f"write {address[: address.rindex('/v2')]}",
         )
-    surplus = parts.query or parts.fragment or parts.username
+    surplus = parts.query or parts.fragment
     if prefix and parts.scheme in {"grpc", "grpcs"}:
         raise UsageError(
             f"'{address}' has a path, and gRPC knows none",

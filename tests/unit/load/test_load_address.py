@@ -35,12 +35,20 @@ def test_the_authority_brackets_ipv6(host: str, authority: str) -> None:
     "address",
     [
         "", "triton", ":8000", "a:b", "h:99999", "ftp://h:1", "http://h:1/v2", "http://h:1?x=1",
-        "http://me:secret@h:1", "grpcs://h", "[::1", "http://", "日本:80", "a..b:80",
+        "grpcs://h", "[::1", "http://", "日本:80", "a..b:80",
     ],
 )  # fmt: skip
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(UsageError, match="is not a server address"):
         parse_target(address)
+
+
+@pytest.mark.parametrize("address", ["http://me:secret@h:1", "me:secret@h:1", "https://secret@h"])
+def test_a_password_in_an_address_is_refused_and_not_repeated(address: str) -> None:
+    with pytest.raises(UsageError, match="holds a name or a password") as refused:
+        parse_target(address)
+    assert "secret" not in str(refused.value)
+    assert "--header" in str(refused.value.next_step)
 
 
 def test_headers_are_kept() -> None:
