@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from harness.tasks.causal_lm.rows import WindowDataset
+from harness.tasks.causal_lm.rows import WindowDataset, WindowGroup
 from harness.tasks.encoding import EncodedGroup
 from harness.tasks.outcomes import Batch, Columns, Outcomes, RowAnswer, StoredOutcomes, Tensors
 from harness.tasks.rowwise import PER_ROW, rowwise
@@ -28,7 +28,7 @@ class WindowOutcomes(Outcomes):
     log_likelihood: NDArray[np.float64] = field(metadata=PER_ROW)
     """Natural logarithm, of a window's scored tokens; NaN where unanswered, (rows,)."""
     tokens: Integers = field(metadata=PER_ROW)
-    """Scored tokens per window: all real ones but the first, which nothing precedes, (rows,)."""
+    """Scored tokens per window, (rows,); see `scored_tokens`."""
     bytes: Integers = field(metadata=PER_ROW)
     """UTF-8 bytes that the scored tokens stand for, (rows,)."""
     words: Integers = field(metadata=PER_ROW)
@@ -68,9 +68,13 @@ class TokenAnswer:
 
 
 def scored_tokens(group: EncodedGroup) -> NDArray[np.bool_]:
-    """The tokens that a language model is scored on: all real ones but the first, (n, length)."""
+    """The tokens that a language model is scored on, (n, length).
+
+    All real ones but the first, which nothing precedes, and the special ones in front of a text.
+    """
     mask = group.inputs["attention_mask"] == 1
-    return np.asarray(mask & (np.arange(group.length) >= 1))
+    first = group.first_scored if isinstance(group, WindowGroup) else 1
+    return np.asarray(mask & (np.arange(group.length) >= first))
 
 
 def read_tokens(batch: Batch, outputs: Tensors) -> TokenAnswer:

@@ -12,9 +12,15 @@ from pydantic import Field
 
 from harness.errors import DataError
 from harness.system.strict import PositiveInt
-from harness.tasks.encoding import EncodedDataset, fields_of, make_dataset, pad_rows
+from harness.tasks.encoding import (
+    EncodedDataset,
+    EncodedGroup,
+    fields_of,
+    make_dataset,
+    pad_rows,
+)
 from harness.tasks.roles.reading import Reading
-from harness.tasks.rowwise import PER_ROW, rowwise
+from harness.tasks.rowwise import OF_ALL, PER_ROW, rowwise
 from harness.tasks.samples import Samples, digest_of, read_texts, slice_columns
 from harness.tasks.section import Data, TaskSection
 
@@ -42,7 +48,8 @@ class Window:
 
     token_ids: tuple[int, ...]
     scored_bytes: int
-    """UTF-8 bytes of text that the scored tokens (all but the first) stand for."""
+    """UTF-8 bytes of text that the scored tokens stand for: all but the first, and none of the
+    special tokens in front."""
     scored_words: int
     """Words between white space whose last character is among those."""
     document: int = 0
@@ -130,6 +137,16 @@ def _leading_special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ..
 
 
 @rowwise
+@dataclass(frozen=True)
+class WindowGroup(EncodedGroup):
+    """Windows of one padded length, and where their text begins to be scored."""
+
+    first_scored: int = field(metadata=OF_ALL)
+    """Position of the first token that is scored: behind all special tokens of the tokenizer's
+    (GLM's are two), which stand for no text, and behind at least one token of context."""
+
+
+@rowwise
 @dataclass(frozen=True, kw_only=True)
 class WindowDataset(EncodedDataset):
     """Windows of text, and what each window's score covers."""
@@ -187,12 +204,14 @@ def encode_windows(
         windows = [windows[position] for position in drawn]
     ids = [window.token_ids for window in windows]
     masks = [[1] * len(one) for one in ids]
-    group = pad_rows(
+    padded = pad_rows(
         {"input_ids": ids, "attention_mask": masks},
         np.arange(len(windows)),
         task.max_length,
         {"input_ids": tokenizer.pad_token_id},
     )
+    first_scored = max(1, len(_leading_special_tokens(tokenizer)))
+    group = WindowGroup(padded.inputs, padded.rows, first_scored)
     return WindowDataset(
         **fields_of(make_dataset([group], samples, tokenizer)),
         byte_counts=np.array([window.scored_bytes for window in windows], dtype=np.int64),

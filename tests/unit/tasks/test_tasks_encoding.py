@@ -3,12 +3,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import LINES, byte_level_tokenizer, word_piece_tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from harness.errors import CheckpointError, DataError
 from harness.study import CausalLanguageModelling, SequenceClassification
+from harness.tasks.causal_lm.outcomes import read_tokens, scored_tokens
 from harness.tasks.causal_lm.rows import WindowDataset, cut_windows
 from harness.tasks.classification.rows import LabelledSamples
+from harness.tasks.encoding import take_rows
 from harness.tasks.loading import encode
+from harness.tasks.outcomes import Batch
 from harness.tasks.samples import Samples
 from harness.tasks.tokenizers import load_tokenizer
 from tests.architectures import ARCHITECTURES, Sides, make_tokenizer
@@ -228,6 +232,31 @@ def test_a_begin_of_text_token_starts_every_window_and_all_text_is_scored(byte_l
     ids = encoded.groups[0].inputs["input_ids"]
     assert (ids[:, 0] == 1).all()
     assert encoded.byte_counts.sum() == len(LINES[1].encode())
+
+
+def test_of_several_special_tokens_in_front_none_is_scored(byte_level, tmp_path):
+    """GLM's are two: how probable the second is behind the first says nothing of a text."""
+    tokenizer = load_tokenizer(byte_level)
+    lead = ["[gMASK]", "<sop>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": lead})
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="[gMASK] <sop> $A",
+        special_tokens=[(one, tokenizer.convert_tokens_to_ids(one)) for one in lead],
+    )
+    tokenizer.save_pretrained(tmp_path)
+    encoded = encode(language(max_length=8), samples([LINES[1]]), tmp_path)
+    (group,) = encoded.groups
+    ids, real = group.inputs["input_ids"], group.inputs["attention_mask"].sum(axis=1)
+    assert tokenizer.convert_ids_to_tokens(ids[0, :2].tolist()) == lead
+    said = {
+        "token_logprobs": np.tile(np.float32([0, -9, -1, -1, -1, -1, -1, -1]), (len(ids), 1)),
+        "greedy_token_ids": ids,
+    }
+    answer = read_tokens(Batch(group, group.inputs), said)
+    assert answer.log_likelihood.tolist() == (2.0 - real).tolist()
+    assert [len(one) for one in answer.greedy] == (real - 2).tolist()
+    (few,) = take_rows(encoded, np.array([1])).groups
+    assert scored_tokens(few).sum() == real[1] - 2
 
 
 @given(text=st.text(st.characters(codec="utf-8"), max_size=60), length=st.integers(2, 9))
