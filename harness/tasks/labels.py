@@ -170,7 +170,10 @@ def choose_reading(
     reading = _decided(reader, distinct, declared=declared)
     if not reading.problem and teacher is not None:
         reading = _beside(reading, teacher, distinct)
-    own = _unique(reading.reader.names) if teacher is None else _shared(reading.reader, teacher)
+    if teacher is None:
+        own = _unique(reading.reader.names)
+    else:
+        own = _shared(reading.reader, teacher, distinct)
     return dataclasses.replace(reading, reader=dataclasses.replace(reading.reader, class_names=own))
 
 
@@ -322,10 +325,20 @@ def _beside(
     return reading
 
 
-def _shared(reader: LabelReader, teacher: LabelReader) -> tuple[str, ...]:
-    """The teacher's name for each output; an output that it does not know keeps its own."""
+def _shared(
+    reader: LabelReader, teacher: LabelReader, distinct: Sequence[object]
+) -> tuple[str, ...]:
+    """The teacher's name for each output; an output that it does not know keeps its own.
+
+    The labels of the data tell it first: what one of them is read as for both is one class.
+    """
     found: dict[int, str] = {}
+    for theirs, own in ((teacher.read(value), reader.read(value)) for value in distinct):
+        if theirs is not None and own is not None:
+            found.setdefault(own, teacher.class_names[theirs])
     for place, called in enumerate(teacher.class_names):
+        if called in found.values():
+            continue
         if reader.order is not None:
             own = reader.named(called)
         else:

@@ -239,3 +239,12 @@ def test_two_models_named_by_numbers_in_any_two_orders_read_every_row_as_one_cla
     assert [beside.class_names.index(name) for name in found.reader.class_names] == [
         a.index(number) for number in b
     ]
+
+
+@pytest.mark.parametrize("own", [("ham", "spam"), ("a", "b"), ("1", "2")])
+def test_what_one_label_is_for_both_is_one_class_whatever_either_calls_it(own):
+    beside = teacher([0, 1], ["False", "True"])
+    found = reading([0, 1], own, teacher=beside)
+    assert found.problem == ""
+    assert [found.reader.read(value) for value in (0, 1)] == [0, 1]
+    assert found.reader.class_names == beside.class_names == ("False", "True")
