@@ -306,17 +306,15 @@ def examples_table(entry: LossEntry) -> Table | None:
             cells += [words(one.label), words(one.teacher_says), words(one.variant_says)]
         rows.append((*cells, numeric(number(one.loss), one.loss)))
     if entry.examples_in:
-        note = f"Samples whose {entry.examples_in} grew most; texts are shortened."
+        note = f"Samples whose {entry.examples_in} grew most"
     else:
         what = "right with the teacher, wrong with the variant" if labelled else "windows"
-        note = (
-            f"Samples ({what}) whose right answer became the least probable; texts are shortened."
-        )
+        note = f"Samples ({what}) whose right answer became the least probable"
     return Table(
         caption=f"Worst examples of {entry.variant}",
         columns=tuple(columns),
         rows=tuple(rows),
-        note=note,
+        note=f"{note}; rows are counted from 0 among those scored, and texts are shortened.",
     )
 
 

@@ -10,7 +10,7 @@ from harness.report.build import build_report
 from harness.report.cautions import warnings_of
 from harness.report.family_results import FamilyResults
 from harness.report.page import page_of
-from harness.report.tables.losses import augmentation_hint
+from harness.report.tables.losses import augmentation_hint, examples_table
 from harness.report.terminal.run import losses_table, pairs_table
 from harness.runs.tables import losses_table as losses_frame
 from harness.runs.tables import slices_table
@@ -141,3 +141,9 @@ def test_the_cosine_of_each_step_stands_in_the_table(tmp_path: Path) -> None:
     html, markdown = build_report(run, tmp_path)
     for path in (html, markdown):
         assert "cosine 0.9988" in path.read_text(encoding="utf-8")
+
+
+def test_what_the_row_of_an_example_counts_is_said() -> None:
+    table = examples_table(ENTRY)
+    assert table is not None
+    assert "counted from 0 among those scored" in table.note
