@@ -229,6 +229,9 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return row
 
 
+_BLANKS = " \t\r\f\v"
+
+
 def _from_conll(data: ConllData) -> DataTable:
     """A row a sentence; each column holds a list with an entry a word."""
     text = read_text(data.path)
@@ -238,13 +241,17 @@ def _from_conll(data: ConllData) -> DataTable:
     problems: list[str] = []
     between = True
     for line, content in enumerate(text.split("\n"), 1):
-        stripped = content.strip()
-        if not stripped or stripped.startswith("-DOCSTART-") or (between and _is_remark(stripped)):
+        # Not at a no-break space and its like: that is part of a word (10\u00a0000).
+        stripped = content.strip(_BLANKS)
+        if not content.strip() or stripped.startswith("-DOCSTART-") or (
+            between and _is_remark(stripped)
+        ):  # fmt: skip
             between = True
             continue
-        values = [one.strip() for one in stripped.split("\t")] if "\t" in stripped else (
-            stripped.split()
-        )  # fmt: skip
+        tabs = "\t" in stripped
+        values = [one.strip(_BLANKS) for one in stripped.split("\t" if tabs else " ")]
+        if not tabs:
+            values = [one for one in values if one]
         if names is None:
             names = ["tokens", *(f"column_{n}" for n in range(2, len(values))), "ner_tags"]
         if len(values) != len(names) or len(values) == 1:
@@ -270,7 +277,7 @@ def _from_conll(data: ConllData) -> DataTable:
 
 def _is_remark(line: str) -> bool:
     """What stands above a sentence in CoNLL-U and its like: `# text = ...`, `# id 7`."""
-    return line.startswith("# ") and ("=" in line or line.split()[1] == "id")
+    return line.startswith("# ") and ("=" in line or line.split()[1:2] == ["id"])
 
 
 def _from_hub(data: HubData) -> DataTable:

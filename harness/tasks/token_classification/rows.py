@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -24,6 +25,9 @@ from harness.tasks.token_classification.tags import (
     tags_of_data,
     tags_of_model,
 )
+
+_BLANKS = re.compile(r"[ \t\r\n\f\v]+")
+"""What parts words; a no-break space is part of one (10\u00a0000)."""
 
 
 class TokenClassification(PaddedSection):
@@ -176,15 +180,16 @@ def as_list(value: object) -> list[object] | None:
 
 def _spelt_list(text: str) -> list[object] | None:
     ends = text.strip()[:1] + text.strip()[-1:]
+    words = _BLANKS.split(text.strip(" \t\r\n\f\v"))
     if ends not in {"[]", "()"}:
-        return [*text.split()]
+        return [*words] if text.strip() else []
     try:
         found = spelt(text)
     except ValueError:
         return None
     if isinstance(found, list | tuple):
         return [*found]
-    return [*text.split()] if ends == "()" else None
+    return [*words] if ends == "()" else None
 
 
 def _named(

@@ -44,6 +44,13 @@ def test_a_word_may_be_a_hash_and_hold_spaces_between_tabs(tmp_path):
     assert table.rows == [{"tokens": ["#", "New York"], "ner_tags": ["O", "B-LOC"]}]
 
 
+def test_a_no_break_space_is_part_of_its_word(tmp_path):
+    table = read(tmp_path, "10\u00a0000 O\n\u00a0  O\nfrancs B-CUR\n")
+    assert table.rows == [
+        {"tokens": ["10\u00a0000", "\u00a0", "francs"], "ner_tags": ["O", "O", "B-CUR"]}
+    ]  # fmt: skip
+
+
 def test_a_line_with_other_columns_is_named(tmp_path):
     with pytest.raises(DataError, match="line 3: 2 columns where there are 3") as caught:
         read(tmp_path, "a X O\n\nb O\n")

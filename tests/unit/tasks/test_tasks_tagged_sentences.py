@@ -145,7 +145,9 @@ def test_a_csvs_lists_are_json_or_pythons_or_words(tmp_path, tokens, tags):
     assert samples.truth.entities == ({("LOC", 0, 0)},)
 
 
-@pytest.mark.parametrize("words", [["(", "Reuters", ")"], ["[", "Reuters", "said"]])
+@pytest.mark.parametrize(
+    "words", [["(", "Reuters", ")"], ["[", "Reuters", "said"], ["10\u00a0000", "gold", "francs"]]
+)
 def test_words_in_brackets_are_words(tmp_path, words):
     samples = samples_of(tmp_path, [*ROWS, {"tokens": " ".join(words), "ner_tags": "O O O"}])
     assert samples.words[2] == tuple(words)
