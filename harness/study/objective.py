@@ -191,6 +191,9 @@ class _Parser:
         self._check_direction(operator_token, metric, upper=operator.startswith("<"))
         if not relative:
             self._check_unit(amount_token, metric, unit)
+            if metric.unit.is_share and metric.lower_is_better and (number, unit) == (1, ""):
+                problem = "1 is all of it, which nearly everything stays under: is 1% meant?"
+                raise self._error(amount_token, problem, "expected 1%, or 100%")
             value = _scaled(number, metric.unit.scales[unit])
         elif metric.is_quality:
             value = _scaled(number, _FACTORS[unit])

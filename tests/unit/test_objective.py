@@ -80,6 +80,7 @@ def test_units(text, metric, value):
         ("p95 < 50 sec", "sec", "p95 is not measured in 'sec'"),
         ("throughput >= 200 req/s", "req", "throughput is not measured in 'req'"),
         ("p95 < 50 accuracy >= 80%", "50", "p95 needs a unit"),
+        ("error_rate < 1", "1", "is 1% meant?"),
         ("p95 < 50%", "50", "p95 is not measured in '%'"),
         ("p95 > 50ms", ">", "needs an upper bound"),
         ("accuracy < 90%", "<", "needs a lower bound"),
