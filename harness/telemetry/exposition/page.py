@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,7 +19,10 @@ from harness.telemetry.exposition.monitor import LoadMonitor
 ALL_INTERFACES = "0.0.0.0"  # noqa: S104  (a Prometheus is elsewhere, as for every exporter)
 LONGEST_LINGER_S = 60.0
 LATE_SCRAPES = 1.5
-"""Scrape intervals that the page waits for its last reader."""
+"""Scrape intervals that the page waits for its last reader, from when the one before came."""
+LATE_S = 5.0
+"""How late a scrape may be at any interval: on a busy machine its Prometheus waits for a core."""
+_KNOWN_SCRAPES = 6
 _POLL_S = 0.05
 
 
@@ -29,7 +33,7 @@ class MonitorCollector(Collector):
         self._monitor = monitor
         self._now_s = now_s
         self.scraped_s: list[float] = []
-        """The last two times."""
+        """The last few times."""
 
     def describe(self) -> Iterable[Metric]:
         """Nothing ahead of time: registering is no scrape."""
@@ -37,14 +41,26 @@ class MonitorCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Every family, as of now."""
-        self.scraped_s = [*self.scraped_s[-1:], self._now_s()]
+        self.scraped_s = [*self.scraped_s[1 - _KNOWN_SCRAPES :], self._now_s()]
         with self._monitor.standing_still() as rates:
             return list(families(self._monitor, rates))
 
     @property
     def interval_s(self) -> float | None:
-        """Between the last two scrapes; None before there were two."""
-        return self.scraped_s[1] - self.scraped_s[0] if len(self.scraped_s) > 1 else None
+        """The longest between the last few scrapes; None before there were two.
+
+        Of two alone it may be much too short: behind one that was late the next is on time, and of
+        two Prometheus that scrape by turns one may come right behind the other.
+        """
+        return max((after - before for before, after in pairwise(self.scraped_s)), default=None)
+
+    @property
+    def left_s(self) -> float:
+        """How long the next scrape is worth waiting for; 0 where none had been coming."""
+        if (interval_s := self.interval_s) is None:
+            return 0.0
+        longest_s = min(max(LATE_SCRAPES * interval_s, interval_s + LATE_S), LONGEST_LINGER_S)
+        return max(0.0, self.scraped_s[-1] + longest_s - self._now_s())
 
 
 class MetricsServer:
@@ -89,16 +105,20 @@ class MetricsServer:
         """Wait for the last reader, unless something went wrong; end."""
         try:
             if kind is None:
-                self._linger()
+                wait_for_reader(self._collector)
         finally:
             self._server.shutdown()
             self._server.server_close()
 
-    def _linger(self) -> None:
-        interval_s = self._collector.interval_s
-        if interval_s is None:
-            return
-        scraped_s = self._collector.scraped_s[-1]
-        deadline_s = scraped_s + min(LATE_SCRAPES * interval_s, LONGEST_LINGER_S)
-        while time.monotonic() < deadline_s and self._collector.scraped_s[-1] == scraped_s:
-            time.sleep(_POLL_S)
+
+def wait_for_reader(
+    collector: MonitorCollector, sleep: Callable[[float], object] = time.sleep
+) -> None:
+    """Wait for one more scrape, where scrapes had been coming.
+
+    What is slept is counted, and not what a clock shows: in a standstill nobody can read the page.
+    """
+    left_s, scraped_s = collector.left_s, collector.scraped_s
+    while left_s > 0 and collector.scraped_s == scraped_s:
+        sleep(_POLL_S)
+        left_s -= _POLL_S
