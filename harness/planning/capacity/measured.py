@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from harness.errors import UsageError
 from harness.metrics import latency_of, metric_named
@@ -52,7 +53,7 @@ class MeasuredReplica:
     serving: ServingConfig
     protocol: WireProtocol
     loops: tuple[TrialResult, ...]
-    """By the rate that was asked for: an overloaded replica may answer less than at a lower one."""
+    """By the rate that was asked for."""
 
 
 def _asked_per_s(one: TrialResult) -> float:
@@ -119,16 +120,8 @@ def plan_measured(
             "meets it",
             next_step='name one: --slo "ttft p95 < 200 ms"',
         )
-    judged = sorted(
-        (assess(_of_one_replica(slo), one) for one in replica.loops),
-        # A rate that was not met once is not met: of one rate that loop comes first.
-        key=lambda one: (_asked_per_s(one.result), one.decision is Decision.PASS),
-    )
-    met: list[Assessment] = []
-    for one in judged:
-        if one.decision is not Decision.PASS:
-            break
-        met.append(one)
+    judged = _judged(replica, slo)
+    met = list(takewhile(lambda one: one.decision is Decision.PASS, judged))
     rate_per_s = met[-1].result.throughput_requests_per_s if met else 0.0
     shown = met[-1] if met else judged[0]
     start = next((one for one in cold_starts if one.variant == replica.variant), None)
@@ -155,6 +148,15 @@ def plan_measured(
         cold_start_s=start_s,
         note=_note(replica, met, judged),
     )
+
+
+def _judged(replica: MeasuredReplica, slo: ServiceLevelObjective) -> list[Assessment]:
+    """The loops by the rate that was asked for: a replica that is overloaded may answer less.
+
+    A rate that was not met once is not met: of one rate that loop comes first.
+    """
+    found = (assess(_of_one_replica(slo), one) for one in replica.loops)
+    return sorted(found, key=lambda one: (_asked_per_s(one.result), one.decision is Decision.PASS))
 
 
 def _points(replica: MeasuredReplica, metric: str) -> Iterator[tuple[str, float, Interval]]:

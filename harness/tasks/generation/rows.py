@@ -18,19 +18,17 @@ from harness.errors import DataError
 from harness.system.strict import PositiveInt
 from harness.tasks.encoding import EncodedDataset, bucketed, fields_of, make_dataset
 from harness.tasks.generation.chat import Message, templated
+from harness.tasks.generation.conversations import in_one_text, read_conversations
 from harness.tasks.generation.overlap import ROUGE, rouge_reads
 from harness.tasks.roles.reading import Reading
 from harness.tasks.rows import DataTable, refuse
 from harness.tasks.rowwise import OF_ALL, PER_ROW, rowwise
 from harness.tasks.samples import Samples, digest_of, draw, read_texts, slice_columns
 from harness.tasks.section import Data, TaskSection
-from harness.tasks.spelt_lists import spelt
 from harness.words.numbers import things
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-_FORM = 'a prompt is a text, or a list of messages: [{"role": "user", "content": "..."}]'
 
 
 class TextGeneration(TaskSection):
@@ -156,11 +154,11 @@ def read_prompts(task: TextGeneration, reading: Reading) -> PromptSamples:
     """
     table = reading.table
     kept = draw(len(table.rows), task.samples, reading.seed)
-    conversations = _conversations(table, task.prompt) if task.chat_template else None
+    conversations = read_conversations(table, task.prompt) if task.chat_template else None
     if conversations is None:
         texts = _written(table, task.prompt)
     else:
-        texts = [_shown(one) for one in conversations]
+        texts = [in_one_text(one) for one in conversations]
     references = None if task.reference is None else _written(table, task.reference)
     documents = None if task.document is None else _documents(table, task.document)
     drawn = tuple(texts[row] for row in kept)
@@ -213,80 +211,6 @@ def _written(table: DataTable, column: str) -> list[str]:
         next_step="drop these rows: there is nothing to continue, or nothing to compare with",
     )
     return texts
-
-
-def _conversations(table: DataTable, column: str) -> list[tuple[Message, ...]]:
-    """Each row's messages.
-
-    Raises:
-        DataError: with every row that holds none, or one whose messages hold more than texts.
-    """
-    found = [_messages(row.get(column)) for row in table.rows]
-    refuse(
-        table.source,
-        [
-            f"{table.place(row)}: '{column}' is no conversation that a model could answer"
-            for row, messages in enumerate(found)
-            if messages is None
-        ],
-        next_step=f"{_FORM}, of which the last is the user's",
-    )
-    conversations = [messages for messages in found if messages is not None]
-    more = [(row, key) for row, one in enumerate(conversations) for key in _beside_text(one)]
-    refuse(
-        table.source,
-        [
-            f"{table.place(row)}: a message of '{column}' has '{key}' beside its text"
-            for row, key in more
-        ],
-        next_step="drop these rows, or write into the messages' content what the model is to read: "
-        "prompts are made of role and content alone",
-    )
-    return [
-        tuple({"role": one["role"], "content": one["content"]} for one in messages)
-        for messages in conversations
-    ]
-
-
-_WRITTEN_TOO = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
-"""What a message may have that chat templates write beside its text."""
-
-
-def _beside_text(messages: Sequence[Mapping[str, object]]) -> list[str]:
-    """What the messages have that would be left out, each once."""
-    return [key for key in _WRITTEN_TOO if any(message.get(key) for message in messages)]
-
-
-def _messages(value: object) -> tuple[Mapping[str, Any], ...] | None:
-    """Messages of a text or a list (in a CSV it is spelt in its field); None of another."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = spelt(value)  # of a text that begins with a bracket: itself
-        except ValueError:
-            return None
-    if isinstance(value, str):
-        value = [{"role": "user", "content": value}]
-    if not isinstance(value, list) or not value:
-        return None
-    if not all(_is_message(one) for one in value) or value[-1]["role"] == "assistant":
-        return None
-    return tuple(value)
-
-
-def _is_message(value: object) -> bool:
-    return (
-        isinstance(value, Mapping)
-        and isinstance(value.get("role"), str)
-        and isinstance(value.get("content"), str)
-        and bool(value["content"].strip())
-    )
-
-
-def _shown(messages: Sequence[Message]) -> str:
-    """A conversation as one text, for people."""
-    if len(messages) == 1:
-        return messages[0]["content"]
-    return "\n".join(f"{one['role']}: {one['content']}" for one in messages)
 
 
 def encode_prompts(
