@@ -124,9 +124,8 @@ class ServingWatch(Watcher):
     def test_began(self, plan: Plan, results: Results) -> None:
         """Go on to read the server's counters."""
         number = self.current.number + 1 if self.current else 1
-        poll = self._poll or ServerPoll(plan)
-        self.current = Watched(number, plan, results, self._asked_users, poll)
-        self.current.asked_users = self._asked_users
+        poll, users = self._poll or ServerPoll(plan), self._asked_users
+        self.current = Watched(number, plan, results, users, poll, asked_users=users)
         self._wake.clear()
         self._greenlet = gevent.spawn(self._watch, self.current)
 
@@ -173,6 +172,7 @@ class ServingWatch(Watcher):
         watched = self.current
         if watched is None or watched.ended_s is not None:
             return
+        self._note_edit(watched)  # before the form is filled in for the next test
         now_s = self._conductor.elapsed_s
         watched.ended_s = now_s
         if self._greenlet is not None:
@@ -217,12 +217,12 @@ class ServingWatch(Watcher):
         watched.next_look_s = schedule.next_look(watched.looked_s)
         seen_s = complete_s - phase.start_s
         if watched.next_look_s is not None and seen_s >= watched.next_look_s:
+            self._note_edit(watched)
             self._judge(watched, phase, complete_s)
             watched.looked_s = max(one for one in schedule.looks if one <= seen_s)
             watched.next_look_s = schedule.next_look(watched.looked_s)
 
     def _judge(self, watched: Watched, phase: PhaseResult, until_s: float) -> None:
-        self._note_edit(watched)
         plan, results = watched.plan, watched.results
         end_s = min(until_s, phase.start_s + phase.duration_s)
         load = load_of(watched, phase, end_s)
