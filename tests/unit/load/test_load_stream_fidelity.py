@@ -5,7 +5,8 @@ completes an event, and once a datagram that it sends behind has come. So howeve
 let it write or handed the bytes on, the truth is known to lie between the two; what is tested is
 the client's part, which ends at the kernel's receive time. The tokens are 40 ms apart and more,
 because the kernel merges what waits to be read: a client that the machine holds up for longer than
-that is no fault of it, and the test says so (`HeldUp`).
+that is no fault of it, and the test says so (`HeldUp`). Comments and the end are as far from the
+tokens: read together with one, their instant would stand for the token's.
 """
 
 from __future__ import annotations
@@ -13,13 +14,21 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from stream_client import CHAT, EVERY, GENERATE, GRPC, StreamClient
-from token_server import FakeTokenServer, Opening, Piece, Played, SentEvent, StreamScript
+from token_server import (
+    FakeTokenServer,
+    Finish,
+    Opening,
+    Piece,
+    Played,
+    SentEvent,
+    StreamScript,
+)
 
 from harness.load.requests.generation import GenerationRequest
 from harness.load.transports.sockets import kernel_stamps
@@ -33,6 +42,8 @@ PERCENTILES = (50, 95, 99)
 TRIES = 5
 MERGES_S = 0.04
 """A client that is held up for so long may find two tokens where there was one."""
+END_S = 0.2
+"""From the last token to what ends the stream."""
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +52,23 @@ def server() -> Iterator[FakeTokenServer]:
         yield server
 
 
-def uneven(seed: int, *, stall_s: float = 0.0, tokens: tuple[int, ...] = (1,)) -> StreamScript:
-    """Events 40 to 120 ms apart, the first after 30 to 80; one of the gaps is longer by a stall."""
+def uneven(
+    seed: int, *, first_s: float = 0.03, stall_s: float = 0.0, tokens: tuple[int, ...] = (1,)
+) -> StreamScript:
+    """Events 40 to 120 ms apart, the first up to 50 later; one of the gaps is longer by a stall."""
     draw = random.Random(seed)
-    at_s, pieces = draw.uniform(0.03, 0.08), []
+    at_s, pieces = first_s + draw.uniform(0.0, 0.05), []
     for number in range(EVENTS):
         pieces.append(Piece(at_s, f"w{number} ", draw.choice(tokens)))
         at_s += draw.uniform(0.04, 0.12) + (stall_s if number == EVENTS // 2 else 0.0)
-    return StreamScript(tuple(pieces))
+    return StreamScript(tuple(pieces), finish=Finish.WITH_LAST, usage_delay_s=END_S)
+
+
+def between(script: StreamScript) -> float:
+    """The middle of the script's longest gap, in seconds after the request."""
+    gaps = pairwise([piece.at_s for piece in script.pieces])
+    before_s, after_s = max(gaps, key=lambda gap: gap[1] - gap[0])
+    return (before_s + after_s) / 2
 
 
 @dataclass(frozen=True)
@@ -158,17 +178,17 @@ def test_events_of_several_tokens_make_gaps_of_the_server_s_length(
 
 @pytest.mark.skipif(not kernel_stamps(), reason="this kernel does not say when bytes came")
 def test_openings_and_reasoning_move_no_token(server: FakeTokenServer) -> None:
-    """The role-only chunk comes at once, the first token of reasoning 30 to 80 ms later."""
+    """The role-only chunk comes at once, a token of reasoning first."""
+    plain = [uneven(seed, first_s=0.1) for seed in range(STREAMS)]
     scripts = [
-        StreamScript(
-            tuple(
-                Piece(one.at_s, one.text, reasoning=number < EVENTS // 2)
-                for number, one in enumerate(uneven(seed).pieces)
+        one.but(
+            pieces=tuple(
+                replace(piece, reasoning=number < EVENTS // 2)
+                for number, piece in enumerate(one.pieces)
             ),
             opening=Opening.ROLE,
-            usage_delay_s=0.1,
-            comments_s=(0.01, 0.2),
+            comments_s=(0.05, between(one)),
         )
-        for seed in range(STREAMS)
+        for one in plain
     ]
     hold_all(measured(server, CHAT, *scripts))
