@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 
 from harness.serving.endpoint import TritonClient
 from harness.serving.repository import write_config
+from harness.telemetry.triton import read_at_rest
 from harness.types import (
     ModelFormat,
     ModelVariant,
@@ -94,10 +95,4 @@ def counters_at_rest(client: TritonClient, model: str = TINY_MODEL) -> dict[str,
         client: of a server that has the model loaded, and no traffic.
         model: its name there.
     """
-    seen = client.statistics(model)
-    while True:
-        time.sleep(0.1)
-        again = client.statistics(model)
-        if again == seen:
-            return again
-        seen = again
+    return read_at_rest(partial(client.statistics, model))

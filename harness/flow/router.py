@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ from harness.study import Study
 from harness.tasks.classification.outcomes import NO_PREDICTION, ClassOutcomes
 from harness.tasks.encoding import take_rows
 from harness.tasks.rowwise import take
+from harness.telemetry.triton import read_at_rest
 from harness.types import (
     Decision,
     ModelVariant,
@@ -225,7 +227,7 @@ def _expected(
 
 
 def _inferences(client: TritonClient, model: str) -> int:
-    return int(client.statistics(model)["inference_count"])
+    return int(read_at_rest(partial(client.statistics, model))["inference_count"])
 
 
 @contextmanager

@@ -17,14 +17,17 @@ docs/protocol/extension_statistics.md of triton-inference-server/server):
 - Failures are a lower bound. Triton (2.51) counts neither what it refuses before the queue (a wrong
   input, a full queue) nor an error that a python model *returns* for a request: that one it books
   as a success. How many requests failed is the client's to say; the server adds why.
-- Under load a reading may be torn: Triton copies its counters one after the other while a batch
-  is being booked, so that `inference_count` is there and its `batch_stats` not yet, or the reverse.
+- Under load a reading may be torn: Triton copies its counters one after the other while requests
+  are being booked. So `inference_count` may be there and its `batch_stats` not yet, or the reverse,
+  and a request in `success` and not yet in `cache_hit`.
+- A request is booked just after its answer has been sent, so whoever reads at once may miss it.
 """
 
 from __future__ import annotations
 
 import math
 import ssl
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -46,8 +49,10 @@ SCRAPE_TIMEOUT_S = 1.0
 """A scrape stands at the edge of what is measured: better none than a late one."""
 _NS_PER_MS = 1e6
 _READINGS = 3
-"""Most readings until one is not torn: one in 800 is, under load, and the next was whole each
-time."""
+"""Most readings until one is not torn: one in 400 to 800 is, under load, and the next was whole
+each time."""
+_REST_S = 0.1
+_MOST_AT_REST = 50
 NO_REASON = "UNSPECIFIED"
 """The reason of failures of which only the number is told."""
 
@@ -126,12 +131,36 @@ def read_whole(read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return statistics
 
 
-def is_torn(statistics: Mapping[str, Any]) -> bool:
-    """Whether `batch_stats` and the counts beside them disagree.
+def read_at_rest(
+    read: Callable[[], dict[str, Any]], *, sleep: Callable[[float], object] = time.sleep
+) -> dict[str, Any]:
+    """What `read` gives once nothing of it changes for 0.1 s: all that was answered is booked.
 
-    A server that offers only one of the two never disagrees.
+    For a model without traffic. After 5 s the last is taken as it is: somebody else sends some.
+    """
+    statistics = read()
+    for _ in range(_MOST_AT_REST):
+        sleep(_REST_S)
+        before, statistics = statistics, read()
+        if statistics == before:
+            break
+    return statistics
+
+
+def is_torn(statistics: Mapping[str, Any]) -> bool:
+    """Whether counts disagree that are the same of a server that stands still.
+
+    They are executions and rows against `batch_stats`, and successful requests against those in the
+    queue's figures and against those that were computed or found in the response cache. A server
+    that offers only one side never disagrees.
     """
     counters = read_counters(statistics)
+    stats = statistics.get("inference_stats", {})
+    queued = _number(stats, "queue", "count")
+    computed = _number(stats, "compute_infer", "count")
+    booked = None if computed is None else computed + (counters.cache_hits or 0)
+    if any(one not in {None, counters.requests} for one in (queued, booked)):
+        return True
     by_batch = counters.executions_by_batch
     if not by_batch or not counters.executions:
         return False

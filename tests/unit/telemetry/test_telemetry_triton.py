@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import count
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from harness.telemetry.triton import (
     ModelCounters,
     difference,
     is_torn,
+    read_at_rest,
     read_counters,
     with_parts,
 )
@@ -80,6 +83,12 @@ def test_a_window_without_traffic_has_counts_of_zero_and_no_means() -> None:
     assert metrics.failures == {}
 
 
+def counted(**counts: str) -> dict[str, Any]:
+    """The used model's statistics with other counts."""
+    stats = USED["inference_stats"]
+    return {"inference_stats": stats | {name: {"count": number} for name, number in counts.items()}}
+
+
 @pytest.mark.parametrize(
     ("changed", "torn"),
     [
@@ -89,12 +98,35 @@ def test_a_window_without_traffic_has_counts_of_zero_and_no_means() -> None:
         ({"batch_stats": USED["batch_stats"][:1]}, True),
         ({"batch_stats": []}, False),
         ({"inference_count": "0", "execution_count": "0"}, False),
+        (counted(success="7"), True),
+        (counted(queue="7"), True),
+        (counted(compute_infer="5"), True),
+        (counted(success="9", queue="9", cache_hit="3"), False),
+        (counted(success="9", queue="9", cache_hit="4"), True),
+        (counted(success="9", queue="9"), True),
+        ({"inference_stats": {"success": {"count": "7"}}}, False),
+        ({"inference_stats": {}}, False),
     ],
 )
 def test_a_reading_is_torn_where_its_counts_disagree(
     changed: dict[str, object], torn: bool
 ) -> None:
     assert is_torn(USED | changed) == torn
+
+
+def test_at_rest_is_what_no_longer_changes() -> None:
+    counts = iter([3, 4, 6, 6, 7])
+    pauses: list[float] = []
+    found = read_at_rest(lambda: counted(success=str(next(counts))), sleep=pauses.append)
+    assert read_counters(found).requests == 6
+    assert pauses == [0.1] * 3
+
+
+def test_what_never_rests_is_read_for_five_seconds() -> None:
+    counts, pauses = count(), list[float]()
+    found = read_at_rest(lambda: counted(success=str(next(counts))), sleep=pauses.append)
+    assert read_counters(found).requests == 50
+    assert sum(pauses) == pytest.approx(5.0)
 
 
 def test_a_fresh_models_reading_is_whole() -> None:
