@@ -51,8 +51,8 @@ settings.register_profile("thorough", UNHURRIED, max_examples=100)
 settings.load_profile("quick")
 
 
-LOST = pytest.StashKey[float]()
-"""How many seconds the machine lost while a test ran, its fixtures included."""
+LOST_BEFORE = pytest.StashKey[float]()
+"""How many seconds the machine had lost in this process when a test's fixtures began."""
 SERVERS = SharedServers()
 
 
@@ -77,15 +77,15 @@ def pytest_collection_finish() -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
     """Tell a fixture's failure from the machine's."""
-    item.stash[LOST] = 0.0
-    with counted(item):
+    item.stash[LOST_BEFORE] = sleeper_here().lost_s
+    with excused(item):
         return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Tell a test's failure from the machine's."""
-    with counted(item):
+    with excused(item):
         return (yield)
 
 
@@ -93,23 +93,18 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     """Tell a failure to tidy up from the machine's; no dead server is left to the next test."""
     try:
-        with counted(item):
+        with excused(item):
             return (yield)
     finally:
-        if item.stash[LOST] >= LOST_S:
+        if sleeper_here().lost_s - item.stash[LOST_BEFORE] >= LOST_S:
             SERVERS.end_fixtures_of_the_dead()
 
 
 @contextmanager
-def counted(item: pytest.Item) -> Iterator[None]:
-    """Sum up what the machine lost in the block; a failure of it is then the machine's."""
-    sleeper = sleeper_here()
-    before_s = sleeper.lost_s
-    try:
-        with told_apart(sleeper), dead_servers_told():
-            yield
-    finally:
-        item.stash[LOST] += sleeper.lost_s - before_s
+def excused(item: pytest.Item) -> Iterator[None]:
+    """A failure of the block is the machine's where it lost too much since the test's fixtures."""
+    with told_apart(sleeper_here(), item.stash[LOST_BEFORE]), dead_servers_told():
+        yield
 
 
 @pytest.hookimpl(wrapper=True)

@@ -24,6 +24,7 @@ def grpcio_server(
     handler: Handler = plain_answer,
     *,
     host: str = "127.0.0.1",
+    port: int = 0,
     credentials: Any = None,
     compression: Any = None,
 ) -> Iterator[int]:
@@ -39,10 +40,11 @@ def grpcio_server(
     }
     service = grpc.method_handlers_generic_handler("inference.GRPCInferenceService", methods)
     server.add_generic_rpc_handlers((service,))
+    address = f"{host}:{port}"
     port = (
-        server.add_insecure_port(f"{host}:0")
+        server.add_insecure_port(address)
         if credentials is None
-        else server.add_secure_port(f"{host}:0", credentials)
+        else server.add_secure_port(address, credentials)
     )
     server.start()
     try:

@@ -110,9 +110,14 @@ def sleeper_here() -> Sleeper:
 
 
 @contextmanager
-def told_apart(sleeper: Sleeper) -> Iterator[None]:
-    """Raise a failure of the block as `HeldUp` where the machine lost too much of its time."""
-    before_s = sleeper.lost_s
+def told_apart(sleeper: Sleeper, since_s: float | None = None) -> Iterator[None]:
+    """Raise a failure of the block as `HeldUp` where the machine lost too much of its time.
+
+    Args:
+        sleeper: tells what is lost.
+        since_s: what was lost before the time that counts; by default before the block.
+    """
+    before_s = sleeper.lost_s if since_s is None else since_s
     try:
         yield
     except (Exception, pytest.fail.Exception) as failure:

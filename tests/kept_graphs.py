@@ -20,7 +20,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -71,8 +71,9 @@ def graphs_folder() -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     folder.touch()
     for other in home.iterdir():
-        if other.stat().st_mtime < time.time() - UNUSED_S:
-            shutil.rmtree(other, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another test process tidies up as well
+            if other.stat().st_mtime < time.time() - UNUSED_S:
+                shutil.rmtree(other, ignore_errors=True)
     return folder
 
 

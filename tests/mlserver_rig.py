@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
 from harness.system.storage import cache_root
+from tests.ports import free_ports
 
 VERSION = "1.7.1"
 INSTALL_TIMEOUT_S = 600
@@ -88,9 +88,7 @@ def mlserver(
         logits: how they follow from `weights` and the `totals` of each row's token ids, in Python.
     """
     python = mlserver_python()
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
-        http, grpc, metrics = (one.getsockname()[1] for one in sockets)
+    http, grpc, metrics = free_ports(3)
     settings = {"host": "127.0.0.1", "http_port": http, "grpc_port": grpc, "debug": False,
                 "metrics_port": metrics, "parallel_workers": 0}  # fmt: skip
     (folder / "settings.json").write_text(json.dumps(settings))

@@ -269,7 +269,7 @@ class HostReading:
     """Cumulative CPU times and present memory of the machine and of one process tree."""
 
     time_s: float
-    cpu_busy_s: float
+    cpu_idle_s: float
     """Summed over all cores since boot; waiting for a disk is idle."""
     cpu_total_s: float
     memory_used_bytes: int
@@ -295,7 +295,7 @@ def read_host(server_pid: int | None, clients: Iterable[int] = ()) -> HostReadin
     time_s = time.monotonic()
     return HostReading(
         time_s=time_s,
-        cpu_busy_s=total - idle,
+        cpu_idle_s=idle,
         cpu_total_s=total,
         memory_used_bytes=psutil.virtual_memory().used,
         process_cpu_s=cpu,
@@ -310,13 +310,15 @@ def difference(
     """Means over the time between two readings; memory and GPU gauges as of the second."""
     elapsed_s = after.time_s - before.time_s
     cpu_s = after.cpu_total_s - before.cpu_total_s
+    idle_s = after.cpu_idle_s - before.cpu_idle_s
     utilizations = gpu_after.values("nv_gpu_utilization")
     memory = gpu_after.values("nv_gpu_memory_used_bytes")
     cpu = CpuContention()
     if before.cpu is not None and after.cpu is not None:
         cpu = cpu_contention(before.cpu, after.cpu)
     return HostMetrics(
-        cpu_utilization=(after.cpu_busy_s - before.cpu_busy_s) / cpu_s if cpu_s > 0 else None,
+        # The kernel's time of waiting for a disk may fall by a tick (proc(5)).
+        cpu_utilization=min(1.0, max(0.0, 1.0 - idle_s / cpu_s)) if cpu_s > 0 else None,
         server_cpu=_tree_cores(before.process_cpu_s, after.process_cpu_s, elapsed_s),
         server_memory_bytes=after.tree_memory_bytes,
         memory_used_bytes=after.memory_used_bytes,

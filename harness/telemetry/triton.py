@@ -51,8 +51,8 @@ _NS_PER_MS = 1e6
 _READINGS = 3
 """Most readings until one is not torn: one in 400 to 800 is, under load, and the next was whole
 each time."""
-_REST_S = 0.1
-_MOST_AT_REST = 50
+_REST_S = 0.25
+_MOST_AT_REST = 20
 NO_REASON = "UNSPECIFIED"
 """The reason of failures of which only the number is told."""
 
@@ -134,7 +134,7 @@ def read_whole(read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def read_at_rest(
     read: Callable[[], dict[str, Any]], *, sleep: Callable[[float], object] = time.sleep
 ) -> dict[str, Any]:
-    """What `read` gives once nothing of it changes for 0.1 s: all that was answered is booked.
+    """What `read` gives once nothing of it changes for 0.25 s: all that was answered is booked.
 
     For a model without traffic. After 5 s the last is taken as it is: somebody else sends some.
     """

@@ -18,6 +18,9 @@ from timed_process import timed_server
 
 NO_STALL = Stall(1.0, 10.0)
 REQUESTS = 30
+STALLS_S, LEAVES_S = 4.0, 1.0
+"""A client leaves when it has surely asked, and long before it is answered."""
+NEVER_AGAIN_S = 1e12
 
 
 def ask(protocol: str, address: str) -> list[int]:
@@ -52,7 +55,8 @@ def test_the_log_holds_what_every_request_took(protocol: str, tmp_path: Path):
 
 
 def test_a_client_that_leaves_early_leaves_no_record(tmp_path: Path):
-    with timed_server("constant", tmp_path, NO_STALL) as server:
+    stall = Stall(time.monotonic() + STALLS_S, NEVER_AGAIN_S)
+    with timed_server("stall", tmp_path, stall) as server:
         module = tritonclient.grpc
         with module.InferenceServerClient(server.grpc) as client:
             tensor = module.InferInput("input_ids", [1, 1], "INT64")
@@ -69,7 +73,7 @@ def ask_until_late(client: tritonclient.grpc.InferenceServerClient, tensor: Any)
     """
     for answered in range(REQUESTS):
         try:
-            client.infer("any", [tensor], client_timeout=CONSTANT_S / 2)
+            client.infer("any", [tensor], client_timeout=LEAVES_S)
         except tritonclient.grpc.InferenceServerException as error:
             if "Deadline" not in str(error):
                 raise

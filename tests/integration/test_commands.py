@@ -109,7 +109,8 @@ def test_load_prints_both_sides_of_one_trial(study, repository, tmp_path, capsys
     (stored,) = read_run(tmp_path / "run").trials
     late = stored.server.requests_uncertainty  # 0 unless the counters were read late
     server, client = result["server"]["inferences"], result["requests"] * 4
-    assert abs(server - client) <= 0.05 * client + 4 * late
+    in_flight = 2  # each edge of the window cuts through those
+    assert abs(server - client) <= 0.05 * client + 4 * (late + in_flight)
     assert stored.requests == result["requests"]
 
 

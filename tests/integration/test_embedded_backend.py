@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import psutil
@@ -22,7 +23,7 @@ from harness.types import ModelVariant, ServingConfig, TensorSpec
 
 pytestmark = pytest.mark.triton
 
-HOLD_US = 300_000
+HOLD_US = 1_000_000
 """A queue delay long enough that concurrent requests meet in one batch."""
 
 
@@ -35,9 +36,11 @@ def client(embedded_triton: EmbeddedTriton):
 @pytest.fixture
 def variant(tiny_repository: Path, client: TritonClient):
     variant = make_tiny_variant(tiny_repository, "backend-case")
-    yield variant
-    client.unload(variant.name)
-    shutil.rmtree(variant.path)
+    try:
+        yield variant
+        client.unload(variant.name)
+    finally:
+        shutil.rmtree(variant.path)
 
 
 def load(client, variant: ModelVariant, change: Callable[[dict], None], **serving: int) -> None:
@@ -58,7 +61,10 @@ def ids(*rows: list[int]) -> dict[str, np.ndarray]:
 def all_at_once(client: TritonClient, model: str, requests: list[dict]) -> list:
     """Each request's first logit by row, or its error."""
 
+    together = Barrier(len(requests))
+
     def ask(inputs: dict) -> list[float] | ServerError:
+        together.wait()
         try:
             return client.infer(model, inputs)["logits"][:, 0].tolist()
         except ServerError as error:

@@ -31,6 +31,7 @@ from harness.tasks.generation.outcomes import WrittenOutcomes
 from tests.held_up import PATIENCE_S
 from tests.lm_tasks import write_tasks
 from tests.local_study import write_study
+from tests.ports import free_port
 
 NEW_TOKENS = 8
 POSITIONS = 64
@@ -249,8 +250,7 @@ def _assert_alike(mine: Any, theirs: Any) -> None:
 
 
 def test_serve_openai_answers_until_it_is_interrupted_and_leaves_nothing(folder: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "harness", "serve", str(folder / "writing.yaml"), "--json",
                "--repository", str(folder / "repository"), "--openai", str(port)]  # fmt: skip
     process = subprocess.Popen(

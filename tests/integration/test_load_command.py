@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import sys
 import urllib.error
 import urllib.request
@@ -26,6 +25,7 @@ from harness.load.requests.payloads import write_payloads
 from harness.runs.folder import read_manifest, read_run
 from harness.serving.embedded.server import EmbeddedTriton
 from harness.serving.endpoint import TritonClient
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("undisturbed")]
 
@@ -253,19 +253,16 @@ def test_a_model_that_somebody_else_broke_is_no_reason_not_to_measure_another(
     """Triton calls itself ready only while every model that it was told to load is."""
     broken = make_tiny_variant(tiny_repository, "broken")
     (broken.path / "1" / "model.onnx").write_bytes(b"no model")
-    with TritonClient(embedded_triton.endpoint) as client, pytest.raises(ServerError):
-        client.load("broken")
-    shutil.rmtree(broken.path)
+    try:
+        with TritonClient(embedded_triton.endpoint) as client, pytest.raises(ServerError):
+            client.load("broken")
+    finally:
+        shutil.rmtree(broken.path)
     with pytest.raises(urllib.error.HTTPError):
         urllib.request.urlopen(f"{addresses['http']}/v2/health/ready")
     for address in addresses.values():
         where = ["--url", address, "--model", "tiny", "--payloads", payloads]
         assert load(*where, "--concurrency", 2, *SHORT) in MEASURED
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return one.getsockname()[1]
 
 
 @pytest.mark.parametrize("scheme", ["http", "grpc", "https", "grpcs"])

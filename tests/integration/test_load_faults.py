@@ -29,6 +29,7 @@ from harness.load.engine.closed_loop import BACKOFF_S
 from harness.load.requests.answers import make_known_answers, write_known_answers
 from harness.load.requests.payloads import draw_payloads, read_payloads
 from harness.types import TimeSlice, WireProtocol
+from tests.ports import free_port
 
 WRONG_FORMS = [
     Fault.EMPTY_OUTPUT,
@@ -271,9 +272,7 @@ def wait_until_refused(port: int) -> None:
 
 def test_a_server_that_comes_up_late_is_met(native: Rig) -> None:
     """Nobody could connect when the trial was prepared."""
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        port = reserved.getsockname()[1]
+    port = free_port()
     ports = (port, 0) if native.protocol is WireProtocol.HTTP else (0, port)
     late = FakeServer(ports=ports)
     with native.aimed_at(f"127.0.0.1:{port}"):

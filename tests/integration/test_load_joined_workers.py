@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -345,8 +344,7 @@ def test_a_worker_prefers_the_master_that_was_named_first(tmp_path: Path, home: 
 
 
 def free_endpoint() -> MasterEndpoint:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return MasterEndpoint("127.0.0.1", one.getsockname()[1])
+    return MasterEndpoint("127.0.0.1", free_port())
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_a_test_is_started_watched_reset_stopped_and_started_again(
     assert (first["latency"], first["window"]) == ("response", "whole test")
     assert float(first["p50"]) >= 20
     assert tables["generators"][0]["process"] == "this process"
-    assert tables["outcomes"][0]["requests"] > 50
+    page.wait_for(lambda: page.tables()["outcomes"][0]["requests"] > 50)
 
     before = len(server.served)
     page.press("Reset")

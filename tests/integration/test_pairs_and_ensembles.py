@@ -35,9 +35,9 @@ def study(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def scored(study):
+def scored(study, tmp_path_factory):
     """A run folder with every variant's and ensemble's scores."""
-    folder = study.parent / "scored"
+    folder = tmp_path_factory.mktemp("scored") / "run"
     repository = ["--repository", str(study.parent / "repository")]
     assert run_command(["evaluate", str(study), "--out", str(folder), *repository]) == EXIT_OK
     return folder

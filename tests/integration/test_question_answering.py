@@ -30,8 +30,8 @@ def study(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def scored(study):
-    folder = study.parent / "scored"
+def scored(study, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scored") / "run"
     repository = ["--repository", str(study.parent / "repository")]
     assert run_command(["evaluate", str(study), "--out", str(folder), *repository]) == EXIT_OK
     return folder

@@ -30,6 +30,8 @@ pytestmark = pytest.mark.triton
 
 INTERVAL_S, WINDOW_S = 0.5, 5.0
 MODEL, OTHER = "classifier", "neighbour"
+PENDING = "nv_inference_pending_request_count"
+RATE = f'sum(rate(nv_inference_request_success{{model="{MODEL}"}}[2s]))'
 TERMS = ScalingTerms(start_s=10.0, sync_s=1.0, window_s=WINDOW_S, scrape_s=INTERVAL_S)
 POLICY = Policy(
     "all", (ForecastRule(0.6, 100.0, 4.0, 10.0, 60.0), InFlightRule(2.0), QueueRule(1e6, None))
@@ -89,16 +91,25 @@ def scraped(
             with traffic:
                 prometheus.wait_for("nv_inference_request_success")
                 began_s = time.time()
-                count = f"min(count_over_time(nv_inference_request_success[{WINDOW_S:.0f}s]))"
-                wait_until(
+                at_s = wait_until(
                     lambda: (
-                        time.time() - began_s > 2 * WINDOW_S
-                        and float(prometheus.query(count)[0]["value"][1]) >= 3
+                        time.time() - began_s > 2 * WINDOW_S and well_scraped_until_s(prometheus)
                     ),
                     lambda: "Prometheus hardly scrapes",
                 )
             assert not traffic.errors
-            yield prometheus, time.time() - INTERVAL_S
+            yield prometheus, at_s
+
+
+def well_scraped_until_s(prometheus: PrometheusProcess) -> float | None:
+    """An instant before which no scrape is missing that a test needs; None: there is none now."""
+    at_s = time.time() - INTERVAL_S
+    counter = "nv_inference_request_success"
+    needed = [(f"min(count_over_time({counter}[{WINDOW_S:.0f}s])) >= 3", at_s)]
+    needed += [(f'{gauge}{{model="{MODEL}"}}', at_s) for gauge in (PENDING, counter)]
+    needed += [(RATE, at_s - back_s) for back_s in (0.0, 1.0, 2.0, 3.0)]
+    there = all(prometheus.query(query, time=f"{one_s:.3f}") for query, one_s in needed)
+    return at_s if there else None
 
 
 def grown(prometheus: PrometheusProcess, counter: str, at_s: float) -> tuple[float, float]:
@@ -124,8 +135,7 @@ def test_every_query_gives_one_value_and_that_of_its_model(
     # The same scrapes below and above the line: a quotient is exact, whatever rate() extrapolates.
     assert found["queue-ms"] == pytest.approx(queued_us / answered / 1e3, rel=1e-6)
     # rate() stretches the samples' span to the window at most.
-    gauge = f'nv_inference_pending_request_count{{model="{MODEL}"}}'
-    (pending,) = prometheus.query(gauge, time=f"{at_s:.3f}")
+    (pending,) = prometheus.query(f'{PENDING}{{model="{MODEL}"}}', time=f"{at_s:.3f}")
     waiting = float(pending["value"][1])
     assert answered / WINDOW_S <= found["demand"] - waiting / 60.0 <= 1.001 * answered / span_s
     executing = (spent_us - queued_us) / 1e6
@@ -139,7 +149,7 @@ def test_a_model_without_traffic_asks_for_nothing_and_one_without_series_for_no_
 ) -> None:
     prometheus, _ = scraped
     time.sleep(WINDOW_S + 2 * INTERVAL_S)
-    at_s = time.time() - INTERVAL_S
+    at_s = wait_until(lambda: well_scraped_until_s(prometheus), lambda: "Prometheus hardly scrapes")
     for metric in metrics_of(POLICY, TERMS, MODEL, ""):
         if metric.name != "forecast":
             (answer,) = prometheus.query(metric.query, time=f"{at_s:.3f}")
@@ -151,9 +161,8 @@ def test_the_demand_of_a_range_is_read_as_a_trace(
     scraped: tuple[PrometheusProcess, float],
 ) -> None:
     prometheus, at_s = scraped
-    query = f'sum(rate(nv_inference_request_success{{model="{MODEL}"}}[2s]))'
-    found = demand_of_query(Prometheus(prometheus.url), query, end_s=at_s, length_s=3.0, step_s=1.0)
+    found = demand_of_query(Prometheus(prometheus.url), RATE, end_s=at_s, length_s=3.0, step_s=1.0)
     assert len(found.rates_per_s) == 4
     for place, rate in enumerate(found.rates_per_s):
-        (answer,) = prometheus.query(query, time=f"{at_s - 3.0 + place:.3f}")
+        (answer,) = prometheus.query(RATE, time=f"{at_s - 3.0 + place:.3f}")
         assert rate == pytest.approx(float(answer["value"][1]))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from harness.system.storage import bundled, cache_root
 from harness.tasks.generation.outcomes import WrittenOutcomes
 from scripts.make_smollm2 import NEW_TOKENS, Making, make, weights_file
 from tests.held_up import PATIENCE_S
+from tests.ports import free_port
 
 try:
     weights_file()
@@ -132,8 +132,7 @@ def address(study: Path) -> Iterator[str]:
     family["models"] = family["models"][:1]
     alone = study.with_name("teacher.yaml")
     alone.write_text(yaml.safe_dump(document))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "harness", "serve", str(alone), *REPOSITORY,
                "--json", "--openai", str(port)]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -43,9 +43,9 @@ def study(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(study):
+def run(study, tmp_path_factory):
     """The folder of a whole run."""
-    folder = study.parent / "run"
+    folder = tmp_path_factory.mktemp("run") / "run"
     repository = ["--repository", str(study.parent / "repository")]
     with unhurried():
         assert run_command(["run", str(study), "--out", str(folder), *repository]) in MEASURED

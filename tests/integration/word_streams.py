@@ -49,7 +49,6 @@ class TritonPythonModel:
             problem = error("the queue is full", error.UNAVAILABLE)
         else:
             self.stream(sender, wanted, len(prompt))
-            self.slots.release()
             return
         sender.send(pb.InferenceResponse(error=problem), flags=final)
 
@@ -67,7 +66,8 @@ class TritonPythonModel:
                 pb.Tensor("num_output_tokens", np.array([1], dtype=np.uint32)),
             ]))
             time.sleep(0.02)
-        with open(self.log, "a") as log:  # whoever has seen the end finds it here
+        self.slots.release()  # whoever has seen the end finds it free, and the log written
+        with open(self.log, "a") as log:
             log.write(f"{end}\\n")
         sender.send(flags=pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 """

@@ -26,6 +26,7 @@ from harness.load.transports.address import Target
 from harness.load.transports.contract import RequestFailure
 from harness.load.transports.grpc.grpcio import GrpcioTransport
 from harness.load.transports.grpc.transport import GrpcTransport
+from tests.ports import free_port
 
 # Time and place
 
@@ -57,7 +58,7 @@ def test_a_server_that_is_not_there(transport_class: type, kind: str) -> None:
 
 @BOTH
 def test_a_server_that_comes_back(transport_class: type) -> None:
-    with grpcio_server() as port:
+    with grpcio_server(port=free_port()) as port:
         transport = transport_class(Target("127.0.0.1", port), timeout_s=5)
         request = transport.encode("m", {"input_ids": IDS})
         transport.connect()

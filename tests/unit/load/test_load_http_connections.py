@@ -58,10 +58,10 @@ def test_answers_just_in_time_leave_the_next_request_alone() -> None:
     def slowly(peer: Peer) -> None:
         for _ in range(6):
             peer.request()
-            time.sleep(0.15)
+            time.sleep(0.5)
             peer.say(ONE)
 
-    with talking_to(server := ScriptedServer(slowly), timeout_s=0.3) as transport:
+    with talking_to(server := ScriptedServer(slowly), timeout_s=2.0) as transport:
         assert [values(ask(transport)) for _ in range(6)] == [[1.5]] * 6
     assert server.connections == 1
 
@@ -73,7 +73,7 @@ def test_nobody_listening_and_nobody_of_that_name_are_connection_failures() -> N
         (Target("127.0.0.1", port), "Connection refused"),
         (Target("nobody.invalid", 1), "nobody.invalid:1: "),
     ):
-        transport = HttpTransport(target, timeout_s=5)
+        transport = HttpTransport(target, timeout_s=60)
         with pytest.raises(RequestFailure, match=words) as caught:
             transport.connect()
         assert caught.value.kind == "connection"
@@ -182,7 +182,7 @@ from harness.load.transports.http.transport import HttpTransport
 target = parse_target(sys.argv[1])
 outcomes = []
 def user():
-    transport = HttpTransport(target, timeout_s=1)
+    transport = HttpTransport(target, timeout_s=3)
     request = transport.encode("m", {"x": np.ones((1, 4), np.int64)})
     for _ in range(3):
         try:

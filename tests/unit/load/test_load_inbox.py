@@ -64,6 +64,27 @@ def test_of_an_answer_in_pieces_the_last_one_counts(pair):
     assert between_ns <= inbox.received_ns < time.monotonic_ns() - 0.9 * READ_LATE_S * 1e9
 
 
+def test_a_reader_that_is_held_up_between_its_clocks_reads_them_again(pair, monkeypatch):
+    near, far = pair
+    inbox = stamped(near)
+    before_ns, real_ns = time.monotonic_ns(), time.time_ns
+    far.sendall(b"answer")
+    time.sleep(READ_LATE_S)
+    held_up_s = [READ_LATE_S]
+
+    def wall_ns() -> int:
+        now_ns = real_ns()
+        if held_up_s:
+            time.sleep(held_up_s.pop())
+        return now_ns
+
+    monkeypatch.setattr(time, "time_ns", wall_ns)
+    read_ns = time.monotonic_ns()
+    assert inbox.receive(100) == b"answer"
+    assert not held_up_s
+    assert before_ns <= inbox.received_ns < read_ns
+
+
 def test_the_end_of_the_stream_is_empty(pair):
     near, far = pair
     far.shutdown(socket.SHUT_WR)

@@ -154,8 +154,9 @@ def test_an_ending_that_is_moved_ends_a_sleeping_dispatcher(timer: Timer) -> Non
     start_ns = time.monotonic_ns()
     thread = threading.Thread(target=loop.run, args=(start_ns, ending))
     thread.start()
-    time.sleep(0.1)
-    assert loop.settled_before_ns == start_ns + 60 * SECOND
+    while loop.settled_before_ns != start_ns + 60 * SECOND:
+        assert time.monotonic_ns() - start_ns < 5 * SECOND
+        time.sleep(0.001)
     ending.at_ns = time.monotonic_ns()
     thread.join(5)
     assert not thread.is_alive()
@@ -265,16 +266,16 @@ def test_a_fault_of_the_harness_itself_ends_the_load(timer: Timer) -> None:
     assert not seen.ok
 
 
-def test_an_unreachable_server_can_still_be_asked(timer: Timer) -> None:
+def test_an_unreachable_server_can_still_be_asked() -> None:
     class Unreachable(Server):
         def connect(self) -> None:
             raise RequestFailure("connection", "refused")
 
     server, seen = Unreachable(right), Seen()
-    loop = open_loop(server, seen, timer, [0, 20 * MS])
+    loop, _ = in_virtual_time(server, seen, [0, 20 * MS])
     with pytest.raises(RequestFailure, match="refused"):
         loop.connect(4)
-    loop.run(time.monotonic_ns(), Ending())
+    loop.run(0, Ending())
     assert len(seen.ok) == 2
     assert server.opened == server.closed == 1
 
@@ -365,5 +366,6 @@ def test_greenlets_do_as_threads_do() -> None:
     )
     assert ran.returncode == 0, ran.stderr
     late_ms, connections = ran.stdout.split()
-    assert float(late_ms) < 5  # usually 0.1
+    # Usually 0.1; a dispatcher that waited for answers of 50 ms would be late by seconds.
+    assert float(late_ms) < 25
     assert 25 <= int(connections) <= 500  # 500/s of 50 ms each: 25 in flight

@@ -179,7 +179,7 @@ def test_events_of_several_tokens_make_gaps_of_the_server_s_length(
 @pytest.mark.skipif(not kernel_stamps(), reason="this kernel does not say when bytes came")
 def test_openings_and_reasoning_move_no_token(server: FakeTokenServer) -> None:
     """The role-only chunk comes at once, a token of reasoning first."""
-    plain = [uneven(seed, first_s=0.1) for seed in range(STREAMS)]
+    plain = [uneven(seed, first_s=0.1, stall_s=0.2) for seed in range(STREAMS)]
     scripts = [
         one.but(
             pieces=tuple(

@@ -47,11 +47,11 @@ def test_an_instant_that_is_past_is_no_reason_to_wait(timer: Timer) -> None:
 
 
 def test_it_spends_next_to_nothing_on_waiting(timer: Timer) -> None:
-    before_s = time.process_time()
+    before_s = time.thread_time()
     instant_ns = time.monotonic_ns() + 300_000_000
     timer.sleep_until_nearly(instant_ns)
     MONOTONIC.let_come(instant_ns)
-    assert time.process_time() - before_s < 0.03
+    assert time.thread_time() - before_s < 0.03
 
 
 def test_closing_twice_is_fine() -> None:

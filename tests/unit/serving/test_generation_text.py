@@ -1,7 +1,7 @@
 """Text that comes in tokens: whole characters, stop strings, special tokens."""
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as some
 from tiny_models import byte_level_tokenizer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -94,6 +94,7 @@ def test_what_a_token_looks_like_depends_on_the_one_before(tokenizer, tokens):
 
 
 @pytest.mark.parametrize("tokenizer", [metaspace(), word_pieces(), byte_pieces(), BYTES])
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(some.data())
 def test_special_tokens_anywhere_leave_the_text_that_the_library_makes(tokenizer, data):
     """First, last, in the middle, one behind the other, and between a character's bytes."""

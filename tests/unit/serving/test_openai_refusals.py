@@ -273,10 +273,10 @@ def test_an_error_in_a_stream_is_its_last_event(server, tokens, script, told):
 
 def test_a_model_that_falls_silent_is_given_up(tokens, tmp_path):
     tokens.begin(StreamScript(fault=Fault.STALLED, fault_after=1))
-    with front_end(tmp_path, tokens, silence_s=0.5) as server:
+    with front_end(tmp_path, tokens, silence_s=2.0) as server:
         assert ask(server, COMPLETIONS, TEXT)[0] == 504
         chunks = events(server, COMPLETIONS, TEXT)
-    assert chunks[-1]["error"]["message"] == "the model has sent nothing for 0.5 s"
+    assert chunks[-1]["error"]["message"] == "the model has sent nothing for 2 s"
     wait_for(lambda: all(played.gone_ns for played in tokens.played))
 
 

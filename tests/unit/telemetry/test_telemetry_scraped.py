@@ -240,7 +240,8 @@ def test_a_clock_that_is_ahead_is_allowed_for(scripted: Scripted) -> None:
     scripted.fill([series], 0.0)
     server, _ = window.figures()
     assert not server.problem
-    assert server.requests == pytest.approx(100 * 0.35, abs=15)
+    opened_ns, closed_ns = window.edges_ns
+    assert server.requests == pytest.approx((closed_ns - opened_ns) / 1e9 * 100, abs=15)
 
 
 def test_names_are_quoted_and_matchers_go_along(scripted: Scripted) -> None:

@@ -119,13 +119,13 @@ def test_at_rest_is_what_no_longer_changes() -> None:
     pauses: list[float] = []
     found = read_at_rest(lambda: counted(success=str(next(counts))), sleep=pauses.append)
     assert read_counters(found).requests == 6
-    assert pauses == [0.1] * 3
+    assert pauses == [0.25] * 3
 
 
 def test_what_never_rests_is_read_for_five_seconds() -> None:
     counts, pauses = count(), list[float]()
     found = read_at_rest(lambda: counted(success=str(next(counts))), sleep=pauses.append)
-    assert read_counters(found).requests == 50
+    assert read_counters(found).requests == 20
     assert sum(pauses) == pytest.approx(5.0)
 
 
