@@ -70,7 +70,7 @@ def test_a_reader_that_is_held_up_between_its_clocks_reads_them_again(pair, monk
     before_ns, real_ns = time.monotonic_ns(), time.time_ns
     far.sendall(b"answer")
     time.sleep(READ_LATE_S)
-    held_up_s = [READ_LATE_S]
+    held_up_s = [4 * READ_LATE_S]
 
     def wall_ns() -> int:
         now_ns = real_ns()
