@@ -1,7 +1,7 @@
 """The script that makes the snapshot of prices anew, on a catalogue made here."""
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 
 import pytest
 
@@ -33,7 +33,15 @@ gcp,n1-standard-4,T4,1,4,15,0.54,,us-central1,2026-01-02,before
 gcp,a2-ultragpu-1g,A100-80GB,1,12,170,5.0688,,us-central1,2026-01-02,before
 azure,Standard_F2s_v2,,0,2,4,0.0846,,eastus,2026-01-02,before
 """
-TODAY = datetime.now(UTC).date()
+TODAY = date(2026, 12, 31)
+
+
+class Clock(datetime):
+    """The script's, on a day that no midnight ends."""
+
+    @classmethod
+    def now(cls, tz=None):
+        return cls(TODAY.year, TODAY.month, TODAY.day, tzinfo=tz)
 
 
 def gpu(cloud, name, location, price, kind, *, spot=False, shape=(4, 16.0)):
@@ -63,6 +71,7 @@ OFFERS = [
 @pytest.fixture
 def snapshot(tmp_path, monkeypatch):
     monkeypatch.delenv("GPUHUNT_CATALOG_DIR", raising=False)
+    monkeypatch.setattr(refresh_prices, "datetime", Clock)
     monkeypatch.setattr(refresh_prices, "offers", lambda: OFFERS)
     path = tmp_path / "instances.csv"
     path.write_text(SNAPSHOT)

@@ -265,6 +265,7 @@ _PROBE_PAUSE_S = 0.005
 
 
 _APART_NS = 20_000
+"""Read at once, two clocks lie 0.1 us apart; what a latency shows begins far above this."""
 _MOST_READINGS = 3
 
 
