@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -60,7 +60,8 @@ class _GuardedSocket(rpc.BaseSocket):
     def __init__(self, kind: int, endpoint: MasterEndpoint, events: int) -> None:
         super().__init__(kind, ":" not in endpoint.host)  # type: ignore[no-untyped-call]  # Locust's
         self.socket.setsockopt(zmq.MAXMSGSIZE, _LIMIT_BYTES)
-        self._watcher = gevent.spawn(self._watch, self.socket.get_monitor_socket(events))
+        self._monitor: Any = self.socket.get_monitor_socket(events)
+        self._watcher = gevent.spawn(self._watch)
 
     def close(self, linger: int | None = None) -> None:
         """Close it."""
@@ -68,7 +69,22 @@ class _GuardedSocket(rpc.BaseSocket):
         self.socket.disable_monitor()
         super().close(linger)  # type: ignore[no-untyped-call]  # Locust's
 
-    def _watch(self, monitor: Any) -> None:
+    def _watch(self) -> None:
+        while True:
+            self._note(parse_monitor_message(self._monitor.recv_multipart()))
+
+    def _catch_up(self) -> None:
+        """Note what became of the connections before the message that was read last.
+
+        Messages and events come by ways of their own: without this a connection that ended long ago
+        can be taken for the one that a message has just come through.
+        """
+        with suppress(zmq.Again):
+            while True:
+                self._note(parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK)))
+
+    def _note(self, event: Mapping[str, Any]) -> None:
+        """Take in what became of a connection."""
         raise NotImplementedError
 
 
@@ -90,6 +106,8 @@ class GuardedServer(_GuardedSocket):
         self._doorkeeper = Doorkeeper(token, __version__)
         self._connections: dict[int, str] = {}
         """Identity of who speaks through a connection, by its file descriptor."""
+        self._silent: set[int] = set()
+        """File descriptors of connections whose other side has said nothing yet."""
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._said: dict[str, float] = {}
         self.tell: Callable[[str], None] = logger.warning
@@ -119,7 +137,7 @@ class GuardedServer(_GuardedSocket):
             peer = parts[0].bytes.decode(errors="backslashreplace")
             if peer in self._ended:
                 continue
-            self._connections[parts[0].get(zmq.SRCFD)] = peer
+            self._note_speaker(parts[0].get(zmq.SRCFD), peer)
             try:
                 message = self._take(peer, parts)
             except BadFrameError as error:
@@ -172,23 +190,26 @@ class GuardedServer(_GuardedSocket):
         self._said[line] = now_s
         self.tell(line)
 
-    def _watch(self, monitor: Any) -> None:
-        silent: set[int] = set()
-        while True:
-            event = parse_monitor_message(monitor.recv_multipart())
-            descriptor = event["value"]
-            if event["event"] == zmq.EVENT_ACCEPTED:
-                silent.add(descriptor)
-                continue
-            peer = self._connections.pop(descriptor, "")
-            if peer and self._doorkeeper.knows(peer):
-                self.on_end(peer)
-            elif not peer and descriptor in silent:
-                self._say(
-                    "a connection ended without a greeting: it was no worker, or sent a message "
-                    "that is too large"
-                )
-            silent.discard(descriptor)
+    def _note_speaker(self, descriptor: int, peer: str) -> None:
+        """Who speaks through a connection; the kernel gives the number of one that ended again."""
+        if self._connections.get(descriptor) != peer:
+            self._catch_up()
+            self._connections[descriptor] = peer
+
+    def _note(self, event: Mapping[str, Any]) -> None:
+        descriptor = event["value"]
+        if event["event"] == zmq.EVENT_ACCEPTED:
+            self._silent.add(descriptor)
+            return
+        peer = self._connections.pop(descriptor, "")
+        if peer and self._doorkeeper.knows(peer):
+            self.on_end(peer)
+        elif not peer and descriptor in self._silent:
+            self._say(
+                "a connection ended without a greeting: it was no worker, or sent a message "
+                "that is too large"
+            )
+        self._silent.discard(descriptor)
 
 
 class GuardedClient(_GuardedSocket):
@@ -206,7 +227,7 @@ class GuardedClient(_GuardedSocket):
         self, host: str, port: int, identity: str, *, token: bytes, leaves: bool = False
     ) -> None:
         endpoint = MasterEndpoint(host, port)
-        super().__init__(zmq.DEALER, endpoint, zmq.EVENT_DISCONNECTED)
+        super().__init__(zmq.DEALER, endpoint, zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED)
         self.socket.setsockopt(zmq.IDENTITY, identity.encode())
         self._identity, self._leaves = identity, leaves
         self._visitor = Visitor(token, __version__, identity)
@@ -216,7 +237,12 @@ class GuardedClient(_GuardedSocket):
         """Why the master does not let this worker in, or must not be joined."""
         self.heard_ns = time.monotonic_ns()
         """When the master was heard last."""
+        self._in_session = False
+        """Whether the master has let this worker in."""
+        self.connected = False
+        """Whether there is a connection, to whomever."""
         self.disconnected = Event()
+        """Set once a connection has ended through which the master had let this worker in."""
         self.socket.connect(endpoint.address)
         self._put(self._visitor.hello())
 
@@ -274,6 +300,8 @@ class GuardedClient(_GuardedSocket):
             return None
         if received.reply is not None:
             self._put(received.reply)
+        if received.joined:
+            self._begin()
         self.heard_ns = time.monotonic_ns()
         while received.joined and self._unsent:
             frame = self._visitor.wrap(self._unsent.popleft())
@@ -287,9 +315,19 @@ class GuardedClient(_GuardedSocket):
         except zmq.ZMQError as error:
             raise RPCError("ZMQ sent failure") from error
 
-    def _watch(self, monitor: Any) -> None:
-        while True:
-            monitor.recv_multipart()
+    def _begin(self) -> None:
+        """A session begins.
+
+        A connection that ended before it, to a master that was just leaving, was not its own.
+        """
+        self._catch_up()
+        self._in_session = True
+        if not self.connected:
+            self.disconnected.set()
+
+    def _note(self, event: Mapping[str, Any]) -> None:
+        self.connected = event["event"] == zmq.EVENT_CONNECTED
+        if self._in_session and not self.connected:
             self.disconnected.set()
 
 

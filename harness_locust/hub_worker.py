@@ -300,7 +300,7 @@ class HubWorker:
 
     def _master_is_silent(self) -> bool:
         client: Any = self._runner.client  # a GuardedClient
-        if client.disconnected.is_set():
+        if not client.connected:
             return True
         return bool(time.monotonic_ns() - client.heard_ns > self._silent_s * _NS)
 
