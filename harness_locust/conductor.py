@@ -244,6 +244,9 @@ class Conductor:
                 one.test_begins(self.plan)
             self._fleet.start(self, self.plan, self.results)
             self._start_ns = self.results.start_ns
+        except gevent.GreenletExit:  # "stop" was pressed meanwhile: there was no test
+            self.results = None
+            raise
         except HarnessError as error:
             self.results = None
             self.fail("this process", one_line(error), error.exit_code)

@@ -125,6 +125,8 @@ class WorkerFleet:
         """The first worker's, of which the others' differ by their parts."""
         self._start_ns = 0
         """Start of that test; 0 while it prepares."""
+        self._ends = False
+        """Whether its end was asked for: nobody begins any more."""
         self._participants: dict[str, _Participant] = {}
         self._problem: HarnessError | None = None
         self._folder = TemporaryDirectory(prefix="harness-page-")
@@ -147,6 +149,7 @@ class WorkerFleet:
         reaches workers one after another, and up to half a second later.
         """
         self._conductor, self._problem, self._start_ns = conductor, None, 0
+        self._ends = False
         self._participants = {}
         _wait(lambda: all(map(self._has_joined, self._active())), JOINED_WITHIN_S)
         active = list(filter(self._has_joined, self._active()))
@@ -156,13 +159,16 @@ class WorkerFleet:
         self._participants = {one: _Participant() for one in active}
         for place, key in enumerate(active):
             self._prepare(key, plan, ProcessRole(results.test, place, len(active)))
-        _wait(lambda: self._problem is not None or not self._unready(), PREPARE_TIMEOUT_S)
-        problem: HarnessError | None = self._problem  # a message may have brought it meanwhile
-        if problem is not None:
+        try:
+            _wait(lambda: self._problem is not None or not self._unready(), PREPARE_TIMEOUT_S)
+            problem: HarnessError | None = self._problem  # a message may have brought it meanwhile
+            if problem is not None:
+                raise problem
+        except BaseException:  # somebody who presses "stop" has Locust kill this
             self._plan, self._test = None, ""
             for key in active:
                 self._hub.dismiss(key, results.test)
-            raise problem
+            raise
         for key in self._unready():
             logger.error("%s is not ready in time: it starts late", self._name(key))
         results.start_ns = self._start_ns = time.monotonic_ns()
@@ -181,6 +187,7 @@ class WorkerFleet:
         """End the load on all workers, and wait for their last reports."""
         if self._plan is None:
             return
+        self._ends = True
         for key, state in list(self._participants.items()):
             self._give(key, StopLoad((state.clock or SAME_CLOCK).there(at_ns)))
         longest_s = drain_s(self._plan.workload, self._plan.request_timeout_s)
@@ -223,7 +230,7 @@ class WorkerFleet:
         elif isinstance(said, Ready):
             state.ready = True
             results = self._conductor and self._conductor.results
-            if self._start_ns and self._plan and results:
+            if self._start_ns and self._plan and results and not self._ends:
                 self._let_begin(worker, self._plan, results)
         elif isinstance(said, LoadEnded):
             state.drained = True
@@ -308,8 +315,10 @@ class WorkerFleet:
 
     def _let_begin(self, key: str, plan: Plan, results: Results) -> None:
         """Tell a worker when the test has started, or will."""
-        state, name = self._participants[key], self._name(key)
-        state.clock = self._hub.workers[key].clock.at(time.monotonic_ns())
+        state, name, member = self._participants[key], self._name(key), self._hub.workers.get(key)
+        if member is None:  # it has left meanwhile
+            return
+        state.clock = member.clock.at(time.monotonic_ns())
         results.worker(name).clock_error_s = state.clock.error_ns / NS
         if state.clock is not SAME_CLOCK:
             logger.info("the clock of %s is known to %.1f ms", name, state.clock.error_ns / 1e6)
@@ -323,7 +332,7 @@ class WorkerFleet:
                     state.gone = not state.gone
                     self._note_gone(key, gone=state.gone)
             for key in self._active():
-                if self._has_joined(key) and key not in self._participants:
+                if self._has_joined(key) and key not in self._participants and not self._ends:
                     place = len(self._participants)
                     self._participants[key] = _Participant(late=True)
                     self._prepare(key, self._plan, ProcessRole(test, place, place + 1, late=True))

@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -73,15 +73,15 @@ class _GuardedSocket(rpc.BaseSocket):
         while True:
             self._note(parse_monitor_message(self._monitor.recv_multipart()))
 
-    def _catch_up(self) -> None:
-        """Note what became of the connections before the message that was read last.
+    def _unread(self) -> Iterator[Mapping[str, Any]]:
+        """What became of the connections before the message that was read last.
 
         Messages and events come by ways of their own: without this a connection that ended long ago
         can be taken for the one that a message has just come through.
         """
         with suppress(zmq.Again):
             while True:
-                self._note(parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK)))
+                yield parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
 
     def _note(self, event: Mapping[str, Any]) -> None:
         """Take in what became of a connection."""
@@ -177,7 +177,8 @@ class GuardedServer(_GuardedSocket):
         self._ended[peer] = None
         if len(self._ended) > SILENT_ENDED:
             self._ended.popitem(last=False)
-        _hang_up(parts[0])
+        if self._connections.get(parts[0].get(zmq.SRCFD)) == peer:
+            _hang_up(parts[0])
         if known:
             self.on_end(peer)
 
@@ -192,8 +193,15 @@ class GuardedServer(_GuardedSocket):
 
     def _note_speaker(self, descriptor: int, peer: str) -> None:
         """Who speaks through a connection; the kernel gives the number of one that ended again."""
-        if self._connections.get(descriptor) != peer:
-            self._catch_up()
+        if self._connections.get(descriptor) == peer:
+            return
+        there = True
+        for event in self._unread():
+            if event["value"] == descriptor:
+                there = event["event"] == zmq.EVENT_ACCEPTED
+                self._silent.discard(descriptor)  # it has just been heard
+            self._note(event)
+        if there:
             self._connections[descriptor] = peer
 
     def _note(self, event: Mapping[str, Any]) -> None:
@@ -320,7 +328,8 @@ class GuardedClient(_GuardedSocket):
 
         A connection that ended before it, to a master that was just leaving, was not its own.
         """
-        self._catch_up()
+        for event in self._unread():
+            self._note(event)
         self._in_session = True
         if not self.connected:
             self.disconnected.set()

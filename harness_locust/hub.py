@@ -56,6 +56,8 @@ FIRST_QUESTIONS = 8
 """Questions to a worker's clock, one after the other, before it counts as joined: the fastest
 answer tells most."""
 FIRST_QUESTIONS_WITHIN_S = 3.0
+LATE_ANSWER_EVERY_S = 0.05
+"""Between two looks whether one that did not answer in that time has answered at last."""
 CLOCK_NEWS_NS = 100_000
 """The listener is told anew of a clock whose offset changed by so much."""
 _NS = 1_000_000_000
@@ -164,10 +166,13 @@ class LoadHub:
             self._ask(worker)
             while worker.clock.questions == known and time.monotonic() < deadline_s:
                 gevent.sleep(0.001)
-        if worker.clock.questions and not worker.gone:
-            worker.ready = True
-            self._listener.told(joined)
-            self._tell_clock(worker)
+        while worker.gone or not worker.clock.questions:  # asked at every beat, as long as it is
+            if self.workers.get(worker.key) is not worker:
+                return
+            gevent.sleep(LATE_ANSWER_EVERY_S)
+        worker.ready = True
+        self._listener.told(joined)
+        self._tell_clock(worker)
 
     def _ask(self, worker: HubMember) -> None:
         asked = {"asked_ns": time.monotonic_ns(), "again_s": self._beat_s}

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import tempfile
@@ -105,6 +106,8 @@ class HubWorker:
         """The same, as the master knows them."""
         self._owed_until_s = 0.0
         self._orders: Queue[dict[str, Any]] = Queue()
+        self._obeys = False
+        """Whether an order is being carried out: files may have to come first."""
         for name, take in {
             "clock": self._on_clock,
             "order": self._orders.put,
@@ -123,7 +126,9 @@ class HubWorker:
 
     @property
     def idle(self) -> bool:
-        """Whether it has no part in a load, and owes no records of one."""
+        """Whether it has no part in a load, nor an order for one, and owes no records of one."""
+        if self._obeys or not self._orders.empty():
+            return False
         return self._part is None or (self._ended and not self._owes_records())
 
     def _owes_records(self) -> bool:
@@ -174,12 +179,15 @@ class HubWorker:
         while True:
             data = self._orders.get()
             load = str(data["load"])
+            self._obeys = True
             try:
                 self._do(load, data)
             except Exception as error:
                 logger.error("an order failed", exc_info=error)
                 self._say(load, _failed(error))
                 self._end_part()
+            finally:
+                self._obeys = False
 
     def _do(self, load: str, data: dict[str, Any]) -> None:
         order = ORDERS.validate_json(data["order"])
@@ -270,16 +278,19 @@ class HubWorker:
         self._runner.send_message("harness_answer", data)
 
     def _end_part(self) -> None:
+        # All of it is let go first: while it ends, the next load may be prepared.
         self._sends = self._ended = False
-        if self._part is not None:
-            part, self._part = self._part, None
-            part.end()
+        part, self._part = self._part, None
+        scratch, self._scratch = self._scratch, None
         self._offered_records = None
-        if self._scratch is not None:
-            self._scratch.unlink(missing_ok=True)
-            with suppress(OSError):
-                self._scratch.parent.rmdir()
-            self._scratch = None
+        try:
+            if part is not None:
+                part.end()
+        finally:
+            if scratch is not None:
+                scratch.unlink(missing_ok=True)
+                with suppress(OSError):
+                    scratch.parent.rmdir()
 
     def _watch(self) -> None:
         """Stop a load that nobody can stop any more."""
@@ -289,14 +300,22 @@ class HubWorker:
                 self._send_statistics()
             if not self._sends or self._settings.local or not self._master_is_silent():
                 continue
-            # Held up itself, it has not read yet what has come meanwhile.
-            gevent.sleep(2 * LOOK_EVERY_S)
+            self._catch_up()
             if self._sends and self._master_is_silent():
                 logger.error("the master is not heard any more: the load is stopped")
+                load = self._load
                 self._end_part()
                 problem = f"it did not hear its master for {self._silent_s:.1f} s and stopped"
                 with suppress(Exception):
-                    self._say(self._load, GeneratorFailed(problem))
+                    self._say(load, GeneratorFailed(problem))
+
+    def _catch_up(self) -> None:
+        """Read what has come while this process was held up, if it was."""
+        late_s = math.inf
+        while late_s > LOOK_EVERY_S:
+            began_s = time.monotonic()
+            gevent.sleep(2 * LOOK_EVERY_S)
+            late_s = time.monotonic() - began_s - 2 * LOOK_EVERY_S
 
     def _master_is_silent(self) -> bool:
         client: Any = self._runner.client  # a GuardedClient

@@ -95,13 +95,22 @@ class WorkerProcess:
     ) -> None:
         """Return when the master has gone, or lets go, or one that was named before it is there."""
         preferred = self._endpoints[: self._endpoints.index(endpoint)]
+        silent = False
         while runner.greenlet and not client.disconnected.wait(LOOK_EVERY_S):
-            if time.monotonic_ns() - client.heard_ns > LOST_AFTER_S * 1e9:
+            known_silent, silent = silent, _is_silent(client)
+            if silent and known_silent:  # held up itself, it had not read what had come meanwhile
                 return
-            if preferred and worker.idle:
-                self._found = self._first_of(preferred)
-                if self._found is not None:
-                    return
+            if preferred and worker.idle and self._prefers(preferred, worker):
+                return
+
+    def _prefers(self, preferred: Sequence[MasterEndpoint], worker: HubWorker) -> bool:
+        """Whether one of these is there, and the present master has still nothing to do."""
+        found = self._first_of(preferred)
+        if found is not None and not worker.idle:
+            found[0].close(linger=0)
+            return False
+        self._found = found
+        return found is not None
 
     def _find(self) -> tuple[GuardedClient, MasterEndpoint]:
         logger.info("looking for a master at %s", ", ".join(map(str, self._endpoints)))
@@ -132,6 +141,10 @@ class WorkerProcess:
         if client.refused:
             raise UsageError(f"the master at {endpoint} is not joined: {client.refused}")
         return None
+
+
+def _is_silent(client: GuardedClient) -> bool:
+    return time.monotonic_ns() - client.heard_ns > LOST_AFTER_S * 1e9
 
 
 def make_runner(client: GuardedClient) -> WorkerRunner | None:

@@ -93,6 +93,17 @@ server._note_speaker(7, "other")
 assert ended == ["one"], ended
 assert server._connections == {7: "other"}
 """
+ENDED_BEFORE_IT_WAS_READ = (
+    NUMBER_GIVEN_AGAIN
+    + """
+said = []
+server.tell = said.append
+server._monitor = Monitor((zmq.EVENT_ACCEPTED, 8), (zmq.EVENT_DISCONNECTED, 8))
+server._note_speaker(8, "third")  # its hello was read, and it has given up before
+assert said == []
+assert server._connections == {7: "other"}
+"""
+)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +112,7 @@ assert server._connections == {7: "other"}
         pytest.param(ENDED_BEFORE, id="a connection to a master that was leaving"),
         pytest.param(ENDED_UNSEEN, id="a master in the place of another"),
         pytest.param(NUMBER_GIVEN_AGAIN, id="a descriptor of two workers"),
+        pytest.param(ENDED_BEFORE_IT_WAS_READ, id="a worker that is gone when its hello is read"),
     ],
 )
 def test_the_end_of_one_connection_is_not_taken_for_that_of_another(events: str) -> None:

@@ -217,7 +217,8 @@ class Visitor:
             return Received(payload=self._session.unwrap(frame))
         if kind is Frame.UNKNOWN:
             # Whoever says so: the worst that can come of it is that both prove themselves again.
-            return Received(reply=self.hello())
+            # Each message that was on its way is answered so; one hello is the answer to them all.
+            return Received(reply=self.hello()) if self._session is not None else Received()
         if kind is Frame.REFUSED and self._session is None:
             raise RefusedError(_fields(frame, "why")["why"])
         if kind is Frame.CHALLENGE and self._nonce and not self._transcript:

@@ -212,3 +212,18 @@ def test_those_who_knock_and_say_no_more_take_no_room() -> None:
         keeper.take(f"crowd-{number}", other)
     with pytest.raises(BadFrameError, match="nobody asked for"):
         keeper.take(NAME, sent(visitor.take(challenge).reply))
+
+
+def test_all_that_a_new_master_does_not_know_is_answered_by_one_greeting() -> None:
+    """What was on its way to the last master comes to the next, piece by piece."""
+    _, visitor = met()
+    other = Doorkeeper(TOKEN, RELEASE)
+    under_way = [sent(visitor.wrap(text)) for text in (b"one", b"two", b"three")]
+    unknown = [sent(other.take(NAME, frame).reply) for frame in under_way]
+    hellos = [visitor.take(frame).reply for frame in unknown]
+    assert hellos[1:] == [None, None]
+    proof = sent(visitor.take(sent(other.take(NAME, sent(hellos[0])).reply)).reply)
+    welcome = sent(other.take(NAME, proof).reply)
+    assert visitor.take(unknown[0]).reply is None
+    assert visitor.take(welcome).joined
+    assert other.take(NAME, sent(visitor.wrap(b"four"))).payload == b"four"
