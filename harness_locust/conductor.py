@@ -245,12 +245,13 @@ class Conductor:
             self._fleet.start(self, self.plan, self.results)
             self._start_ns = self.results.start_ns
         except gevent.GreenletExit:  # "stop" was pressed meanwhile: there was no test
-            self.results = None
+            self._call_off()
             raise
         except HarnessError as error:
             self.results = None
             self.fail("this process", one_line(error), error.exit_code)
             if not self.options.headless:
+                self._call_off()
                 # Or Locust would go on to start users for whom there is no load, and say "running".
                 raise gevent.GreenletExit from error
             return
@@ -260,6 +261,15 @@ class Conductor:
             one.test_began(self.plan, self.results)
         if self.plan.is_open_loop:
             self._begin_measured(self.plan, self.results, self.plan.lead_s)
+
+    def _call_off(self) -> None:
+        """There is no test, and nobody to start.
+
+        Locust has already decided whom: it would start them in the next test, whose users differ.
+        """
+        self.results = None
+        runner: Any = self.environment.runner
+        runner._users_dispatcher = None
 
     def _on_spawning_complete(self, user_count: int, **_: Any) -> None:
         """All users run, as many as were asked for last; of workers Locust waits for a second only.

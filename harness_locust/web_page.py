@@ -134,9 +134,10 @@ def _check_form(conductor: Conductor) -> Response | None:
         if conductor.environment.runner is not None:
             conductor.environment.runner.log_exception("the start form", message, message)
         return jsonify({"success": False, "message": message, "host": request.form.get("host")})
-    # Locust's own, of a test that ended before its run time; starting a shape it leaves it running.
-    web_ui: Any = conductor.environment.web_ui
-    web_ui._cancel_run_time_timer()
+    if conductor.environment.shape_class is not None:
+        # Of a test that ended before its run time: starting a shape Locust leaves it running.
+        web_ui: Any = conductor.environment.web_ui
+        web_ui._cancel_run_time_timer()
     return None
 
 

@@ -198,11 +198,70 @@ conductor = Made(
     running=False,
     prepare=lambda options, host: ended.append("prepared"),
     options=Namespace(),
-    environment=Made(host="", web_ui=Made(_cancel_run_time_timer=lambda: ended.append("timer"))),
+    environment=Made(
+        host="",
+        shape_class=object(),
+        web_ui=Made(_cancel_run_time_timer=lambda: ended.append("timer")),
+    ),
 )
 with Flask("page").test_request_context("/swarm", method="POST"):
     assert _check_form(conductor) is None
 assert ended == ["prepared", "timer"]
+"""
+USERS_OF_A_TEST_THAT_NEVER_BEGAN = """
+from harness.errors import UsageError
+from harness_locust.conductor import Conductor
+
+
+def start(*_):
+    raise why
+
+
+for why in (gevent.GreenletExit(), UsageError("no")):
+    conductor = Conductor.__new__(Conductor)
+    conductor.environment = Made(
+        runner=Made(_users_dispatcher=object(), log_exception=lambda *_: None, stop=lambda: None),
+        parsed_options=Made(headless=False),
+    )
+    conductor.watchers, conductor._finishing, conductor._next = [], None, object()
+    conductor._fleet = Made(start=start)
+    try:
+        conductor._on_test_start()
+    except gevent.GreenletExit:
+        assert conductor.results is None
+        assert conductor.environment.runner._users_dispatcher is None
+    else:
+        raise AssertionError(why)
+"""
+AN_ORDER_THAT_WAITS_IS_DISMISSED = """
+from gevent.queue import Queue
+from harness_locust.hub_worker import HubWorker
+
+worker = HubWorker.__new__(HubWorker)
+worker._load, worker._orders = "before", Queue()
+for load in ("a", "b"):
+    worker._orders.put({"load": load})
+worker._on_dismiss({"load": "a"})
+assert worker._orders.get_nowait() == {"load": "b"}
+assert worker._orders.empty()
+"""
+ONE_THAT_IS_ALWAYS_LATE = """
+import time
+from harness_locust import hub_worker
+
+slept = []
+now_s = [0.0]
+hub_worker.time = Made(monotonic=lambda: now_s[0])
+
+
+def sleep(seconds):
+    slept.append(seconds)
+    now_s[0] += 1.0
+
+
+hub_worker.gevent = Made(sleep=sleep)
+hub_worker.HubWorker._catch_up(None)
+assert len(slept) == hub_worker.MOST_LOOKS
 """
 
 
@@ -216,6 +275,9 @@ assert ended == ["prepared", "timer"]
         pytest.param(ONE_THAT_HAS_LEFT_WHILE_THE_OTHERS_PREPARED, id="a worker leaves"),
         pytest.param(ONE_THAT_IS_READY_WHEN_THE_TEST_ENDS, id="a worker is ready too late"),
         pytest.param(STOP_WHILE_THEY_PREPARE, id="somebody stops what is not begun"),
+        pytest.param(USERS_OF_A_TEST_THAT_NEVER_BEGAN, id="the next test has other users"),
+        pytest.param(AN_ORDER_THAT_WAITS_IS_DISMISSED, id="an order waits, and its load ends"),
+        pytest.param(ONE_THAT_IS_ALWAYS_LATE, id="one that is late however often it looks"),
         pytest.param(THE_TIMER_OF_THE_TEST_BEFORE, id="a test starts before its time was over"),
     ],
 )
