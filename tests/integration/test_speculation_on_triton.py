@@ -23,7 +23,7 @@ pytestmark = pytest.mark.triton
 TOKENS, WRITTEN = 3, 21
 ACCEPTED = (WRITTEN - 1) // (TOKENS + 1) * TOKENS
 LAST_REPORTED = "generation_draft_accepted_total"
-"""Counters come on the page one by one: with this one the others of its report are there."""
+"""Counters come on the page one by one: a page made after this one was seen has all its report."""
 
 
 def generated(checkpoint, prompt, count):
@@ -47,12 +47,16 @@ def counters(endpoint, model):
 
 
 def settled(endpoint, model, name, value):
-    """The counters once one has a value: they are reported five times a second."""
+    """The counters once one has a value: they are reported five times a second.
+
+    A page is collected counter by counter too: the one on which the value is first seen may have
+    passed the others before they were reported. So the page is read once more.
+    """
     deadline = time.monotonic() + 60
     while (found := counters(endpoint, model)).get(name) != value:
         assert time.monotonic() < deadline, found
         time.sleep(0.05)
-    return found
+    return counters(endpoint, model)
 
 
 def test_a_teacher_with_a_draft_writes_its_own_texts_in_fewer_runs(
